@@ -1,0 +1,1 @@
+"""Analyses: what the papers found inside embeddings, as pure functions of them."""

@@ -1,0 +1,91 @@
+"""The commands: check the whole command line first, then let Hydra run it.
+
+Nothing heavy is imported here, so that ``--help`` and errors in a config answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
+
+from i0t import runs
+from i0t.config import Command, check_command, conf_dir, help_text, register_schemas
+from i0t.config_errors import ConfigError
+
+EXIT_USER_ERROR = 2
+# Flags with which Hydra prints and leaves: nothing of ours runs.
+_INFORMATION_FLAGS = ("hydra_help", "version", "cfg", "info", "shell_completion")
+
+
+def train() -> None:
+    """``train.py`` and ``i0t-train``."""
+    _main("train", "train", runs.prepare_training)
+
+
+def evaluate() -> None:
+    """``eval.py`` and ``i0t-eval``."""
+    _main("eval", "evaluate", runs.prepare_evaluation)
+
+
+def _main(config_name: str, task: str, prepare: Callable[[Command], Command]) -> None:
+    arguments = get_args_parser().parse_args()
+    register_schemas()
+    command = Command(config_name, list(arguments.overrides), arguments.config_dir, bool(arguments.multirun))
+    if arguments.help:
+        print(help_text(config_name, arguments.config_dir))  # noqa: T201
+        return
+    information = any(getattr(arguments, flag, None) for flag in _INFORMATION_FLAGS)
+    with _one_line_errors():
+        if not information:
+            command = prepare(command)
+            check_command(command)
+    _run_hydra(command, task, arguments)
+
+
+def _run_hydra(command: Command, task: str, arguments: argparse.Namespace) -> None:
+    """Runs the task under Hydra with the prepared overrides in place of the typed ones."""
+    typed = sys.argv
+    dropped = set(arguments.overrides) - set(command.overrides)
+    kept = [a for a in typed[1:] if a not in dropped]
+    added = [o for o in command.overrides if o not in arguments.overrides]
+
+    def run(config: DictConfig) -> Any:
+        sys.argv = typed  # Lightning starts the other ranks of a DDP run with the same command
+        with _one_line_errors(), runs.discarded_if_not_started(Path(config.paths.output_dir)):
+            from i0t import engine
+
+            return getattr(engine, task)(config)
+
+    sys.argv = [typed[0], *kept, *added]
+    run.__module__ = "__main__"
+    hydra.main(config_path=str(conf_dir()), config_name=command.config_name, version_base="1.3")(run)()
+
+
+class _one_line_errors:  # noqa: N801 - reads as a statement
+    """Prints what is wrong with the user's input as one line and leaves with code 2; bugs keep their traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> bool:
+        if error is None or "HYDRA_FULL_ERROR" in os.environ:
+            return False
+        stopped_by = getattr(error, "signal_number", None)
+        if stopped_by is not None:
+            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)  # noqa: T201
+            raise SystemExit(128 + stopped_by)
+        if isinstance(error, (ConfigError, ValueError, FileNotFoundError)):
+            line = " ".join(str(error).split())
+            note = "" if isinstance(error, ConfigError) else " (HYDRA_FULL_ERROR=1 shows where)"
+            print(f"{Path(sys.argv[0]).name}: error: {line}{note}", file=sys.stderr)  # noqa: T201
+            sys.stdout.flush()
+            raise SystemExit(EXIT_USER_ERROR)
+        return False

@@ -1,0 +1,1 @@
+"""Data modules: images and captions in, batches out."""

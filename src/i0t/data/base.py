@@ -1,0 +1,97 @@
+"""What every data module here gives: batches for training, and splits to encode once.
+
+Shapes: B images, T texts of a batch; N images, M texts of a split; C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+
+class Batch(NamedTuple):
+    """Images and texts as the towers take them.
+
+    Attributes:
+        images: ``(B, 3, H, W)`` transformed.
+        tokens: ``(T, L)`` int64; in training T = B, row i with image i.
+        text_image_index: ``(T,)`` int64, the image of each text within this batch.
+        sample_id: ``(B,)`` int64, the image's row in its split.
+        text_id: ``(T,)`` int64, the text's row in its split.
+    """
+
+    images: Tensor
+    tokens: Tensor
+    text_image_index: Tensor
+    sample_id: Tensor
+    text_id: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSpec:
+    """The texts that ask for each class of a label.
+
+    Attributes:
+        texts: C lists of prompts.
+        class_names: C names, in label order.
+        aggregate: ``"mean"`` or ``"max"`` over a class's prompts.
+        description: The form in words, printed beside the numbers.
+    """
+
+    texts: Sequence[Sequence[str]]
+    class_names: Sequence[str]
+    aggregate: str
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitInfo:
+    """What is known about a split without encoding it; the fields are those of an ``EmbeddingSet``."""
+
+    num_images: int
+    captions: Sequence[str]
+    text_image_index: Tensor
+    relevant_pairs: Callable[[], Tensor] | None = None
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    groups: Tensor | None = None
+    image_ids: Sequence[str] | None = None
+    prompts: Mapping[str, PromptSpec] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ImageTextDataModule(pl.LightningDataModule):
+    """Base of the data modules; the engine binds the model's transform and tokenizer before anything is read.
+
+    Args:
+        main_object: The label that counts as the object in measures of object bias, or ``None``.
+    """
+
+    def __init__(self, *, main_object: str | None = None) -> None:
+        super().__init__()
+        self.main_object = main_object
+        self.transform: Callable[[Any], Tensor] | None = None
+        self.tokenizer: Callable[[Sequence[str]], Tensor] | None = None
+
+    def bind(self, *, transform: Callable[[Any], Tensor], tokenizer: Callable[[Sequence[str]], Tensor]) -> None:
+        """Takes the model's own transform and tokenizer, so that they cannot disagree with it."""
+        self.transform = transform
+        self.tokenizer = tokenizer
+
+    def describe(self, split: str) -> SplitInfo:
+        """Labels, captions and prompts of ``"train"``, ``"val"`` or ``"test"``."""
+        raise NotImplementedError
+
+    def eval_dataloader(self, split: str) -> DataLoader[Batch]:
+        """Every image of the split once, this rank's share without padding, with the captions of ``describe``."""
+        raise NotImplementedError
+
+    def images(self, split: str, rows: Sequence[int]) -> list[np.ndarray]:
+        """``(H, W, 3)`` uint8 images of the given rows, to be looked at."""
+        raise NotImplementedError

@@ -1,0 +1,95 @@
+"""Samplers that shard exactly: no padding, and the same global batches whatever the number of ranks.
+
+Lightning's own samplers shuffle under DDP even where they should not, and pad with duplicates; a duplicate is a false
+negative in a contrastive batch and a wrong count in an evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch.distributed as dist
+from torch.utils.data import Sampler
+
+
+def _world() -> tuple[int, int]:
+    """Rank and number of ranks, asked when iteration starts: loaders are built before the processes are."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+class GlobalBatchSampler(Sampler[list[int]]):
+    """Shuffled batches of a training split; the ranks' batches of one step make up one slice of one permutation.
+
+    The last uneven global batch is dropped. After ``resume_at(step)`` the next epoch starts at that batch of its
+    permutation, so that a resumed run sees the batches it would have seen.
+
+    Args:
+        num_samples: Length of the split.
+        batch_size: Per rank.
+        seed: Of the shuffle, together with the epoch.
+
+    Raises:
+        ValueError: If the split is smaller than one batch.
+    """
+
+    def __init__(self, num_samples: int, *, batch_size: int, seed: int) -> None:
+        if not 0 < batch_size <= num_samples:
+            raise ValueError(
+                f"data.batch_size={batch_size}, but the training split has {num_samples} images; "
+                "a contrastive batch is never padded, so choose a smaller one"
+            )
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+        self._skip = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the permutation; Lightning calls it at the start of every epoch."""
+        self.epoch = epoch
+
+    def resume_at(self, step: int) -> None:
+        """Skips the first ``step % len(self)`` batches of the next epoch."""
+        self._skip = step % len(self)
+
+    def __len__(self) -> int:
+        _, world = _world()
+        return self.num_samples // (self.batch_size * world)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rank, world = _world()
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_samples)
+        width = self.batch_size * world
+        first, self._skip = self._skip, 0
+        for batch in range(first, len(self)):
+            start = batch * width + rank * self.batch_size
+            yield order[start : start + self.batch_size].tolist()
+
+
+class ShardedBatchSampler(Sampler[list[int]]):
+    """Every sample of an evaluation split exactly once over all ranks, in order, in contiguous shards.
+
+    Args:
+        num_samples: Length of the split.
+        batch_size: Per rank.
+    """
+
+    def __init__(self, num_samples: int, *, batch_size: int) -> None:
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+
+    def _bounds(self) -> tuple[int, int]:
+        rank, world = _world()
+        return self.num_samples * rank // world, self.num_samples * (rank + 1) // world
+
+    def __len__(self) -> int:
+        start, stop = self._bounds()
+        return -(-(stop - start) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        start, stop = self._bounds()
+        for first in range(start, stop, self.batch_size):
+            yield list(range(first, min(first + self.batch_size, stop)))

@@ -1,0 +1,1 @@
+"""Evaluations: an EmbeddingSet in, numbers out."""

@@ -1,0 +1,1 @@
+"""Loggers that need more than a config node."""

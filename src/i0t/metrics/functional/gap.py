@@ -1,0 +1,186 @@
+"""The size of the modality gap: distances between the two modalities' centroids and between matched pairs."""
+
+# N images, M texts, D feature width.
+import torch
+from torch import Tensor
+
+from i0t.metrics.functional.checks import check_both, check_matches
+from i0t.metrics.functional.sums import (
+    group_sums,
+    matched_cosine_mean,
+    matched_squared_distances,
+    row_sum,
+    squared_norm_sum,
+)
+
+# The reference implementation's floor of a matched distance that rounding or perfect agreement brings to zero.
+MATCHED_DISTANCE_FLOOR = 1e-3
+
+
+def centroid_distance(image_features: Tensor, text_features: Tensor) -> Tensor:
+    """Distance between the modality centroids, CD or L2M (arXiv 2412.14384 §3.1; arXiv 2404.07983).
+
+    ``||mean_i x_i - mean_j y_j||_2``; the means are not normalised. I0T calls it severe from .63, low below .19. It is
+    biased upwards by the sampling noise of the means: see :func:`unbiased_centroid_distance`.
+
+    Args:
+        image_features: ``(N, D)`` float, L2-normalised.
+        text_features: ``(M, D)`` float, L2-normalised; need not be paired with the images.
+
+    Returns:
+        Scalar ``()`` in ``[0, 2]``.
+
+    Raises:
+        ValueError: If a row is not a unit vector or the widths differ.
+
+    Example:
+        >>> centroid_distance(torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]]))
+        tensor(2.)
+    """
+    image, text = check_both(image_features, text_features)
+    difference = row_sum(image) / len(image) - row_sum(text) / len(text)
+    return torch.linalg.vector_norm(difference).to(image.dtype)
+
+
+def unbiased_centroid_distance(
+    image_features: Tensor, text_features: Tensor, text_image_index: Tensor | None = None
+) -> Tensor:
+    """Unbiased estimate of the *squared* distance between the modality centroids.
+
+    ``mean x_i.x_j + mean y_k.y_l - 2 mean x_i.y_k``, each mean over the pairs of rows that belong to different images
+    (texts of one image are one image's), since rows of one image are dependent. It is an estimate of a square that may
+    come out below zero: print it as it is.
+
+    Args:
+        image_features: ``(N, D)`` float, L2-normalised, N >= 2.
+        text_features: ``(M, D)`` float, L2-normalised.
+        text_image_index: ``(M,)`` image row of every text; None pairs row i with row i.
+
+    Returns:
+        Scalar ``()``, squared feature units; zero in expectation where both modalities have the same mean.
+
+    Raises:
+        ValueError: If a row is not a unit vector, shapes or indices do not fit, or no two texts or images belong to
+            different images.
+    """
+    image, text = check_both(image_features, text_features)
+    matches = check_matches(text_image_index, image, text)
+    num_images, num_texts = len(image), len(text)
+    texts_of_image = torch.bincount(matches, minlength=num_images).double()
+    text_pairs = num_texts**2 - texts_of_image.square().sum()
+    if num_images < 2 or not text_pairs > 0:
+        raise ValueError(
+            f"the unbiased centroid distance needs texts of two images at least, got {num_images} image rows and"
+            f" {int((texts_of_image > 0).sum())} of them with text"
+        )
+    image_sum, text_sum, text_sums = row_sum(image), row_sum(text), group_sums(text, matches, num_images)
+    within_image = (image_sum @ image_sum - squared_norm_sum(image)) / (num_images * (num_images - 1))
+    within_text = (text_sum @ text_sum - squared_norm_sum(text_sums)) / text_pairs
+    matched = num_texts * matched_cosine_mean(image, text, matches)
+    across = (image_sum @ text_sum - matched) / (num_texts * (num_images - 1))
+    return (within_image + within_text - 2 * across).to(image.dtype)
+
+
+def instance_distance(image_features: Tensor, text_features: Tensor, text_image_index: Tensor | None = None) -> Tensor:
+    """Mean distance of matched pairs, L2I (arXiv 2404.07983): ``mean_k ||x_i(k) - y_k||_2`` over the texts k.
+
+    Args:
+        image_features: ``(N, D)`` float, L2-normalised.
+        text_features: ``(M, D)`` float, L2-normalised.
+        text_image_index: ``(M,)`` image row of every text; None pairs row i with row i.
+
+    Returns:
+        Scalar ``()`` in ``[0, 2]``.
+
+    Raises:
+        ValueError: If a row is not a unit vector, or shapes or indices do not fit.
+
+    Example:
+        >>> instance_distance(torch.eye(2), torch.eye(2))
+        tensor(0.)
+    """
+    image, text = check_both(image_features, text_features)
+    matches = check_matches(text_image_index, image, text)
+    return matched_squared_distances(image, text, matches).sqrt().mean().to(image.dtype)
+
+
+def relative_modality_gap(
+    image_features: Tensor,
+    text_features: Tensor,
+    text_image_index: Tensor | None = None,
+    *,
+    include_diagonal: bool = False,
+) -> Tensor:
+    """Relative modality gap, RMG (arXiv 2404.07983): matched distance relative to the spread inside the modalities.
+
+    ``P / (P + (D_I + D_T) / 2)`` with the distance ``(1 - cos) / 2``: P of the mean matched cosine, D_I and D_T of the
+    mean cosine between two rows of one modality. Captions of one image count in D_T, as in the reference
+    implementation, which also floors P to 1e-3 where it is not positive (perfect agreement gives a small positive RMG).
+
+    Args:
+        image_features: ``(N, D)`` float, L2-normalised, N >= 2.
+        text_features: ``(M, D)`` float, L2-normalised, M >= 2.
+        text_image_index: ``(M,)`` image row of every text; None pairs row i with row i.
+        include_diagonal: Let every row meet itself in D_I and D_T, as the reference's training code does on CC12M.
+
+    Returns:
+        Scalar ``()`` in ``(0, 1]``.
+
+    Raises:
+        ValueError: If a row is not a unit vector, shapes or indices do not fit, or a modality has a single row while
+            the diagonal is left out.
+    """
+    image, text = check_both(image_features, text_features)
+    matches = check_matches(text_image_index, image, text)
+    matched = (1 - matched_cosine_mean(image, text, matches)) / 2
+    matched = torch.where(matched > 0, matched, MATCHED_DISTANCE_FLOOR)
+    spread = (_spread(image, "image", include_diagonal) + _spread(text, "text", include_diagonal)) / 2
+    return (matched / (matched + spread)).to(image.dtype)
+
+
+def _spread(features: Tensor, modality: str, include_diagonal: bool) -> Tensor:
+    """Distance ``(1 - mean cosine) / 2`` over the pairs of rows of one modality, float64, never below zero."""
+    num_rows = len(features)
+    if num_rows < 2 and not include_diagonal:
+        raise ValueError(f"the relative modality gap needs two {modality} rows at least, got {num_rows}")
+    total = row_sum(features)
+    cosines, num_pairs = total @ total, num_rows**2
+    if not include_diagonal:
+        cosines, num_pairs = cosines - squared_norm_sum(features), num_pairs - num_rows
+    return ((1 - cosines / num_pairs) / 2).clamp_min(0)
+
+
+def expected_residual_distance(
+    image_features: Tensor,
+    text_features: Tensor,
+    text_image_index: Tensor | None = None,
+    *,
+    num_fit: int,
+    num_test: int,
+) -> Tensor:
+    """The centroid distance that centring leaves behind for want of samples alone.
+
+    ``sqrt(2 (1 - c) (1/n + 1/N))``: modality means fitted on n pairs and subtracted from N other pairs of the same
+    distribution, c the mean matched cosine *after* the reduction. A measured :func:`centroid_distance` well above it
+    means that calibration and test data differ.
+
+    Args:
+        image_features: ``(N, D)`` float, L2-normalised, after the reduction.
+        text_features: ``(M, D)`` float, L2-normalised, after the reduction.
+        text_image_index: ``(M,)`` image row of every text; None pairs row i with row i.
+        num_fit: n, pairs (images) that the means were fitted on.
+        num_test: N, pairs (images) that are measured.
+
+    Returns:
+        Scalar ``()``, feature units.
+
+    Raises:
+        ValueError: If a row is not a unit vector, shapes or indices do not fit, or a count is not positive.
+    """
+    image, text = check_both(image_features, text_features)
+    matches = check_matches(text_image_index, image, text)
+    for name, count in (("num_fit", num_fit), ("num_test", num_test)):
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
+    distance = (1 - matched_cosine_mean(image, text, matches)).clamp_min(0)
+    return (2 * distance * (1 / num_fit + 1 / num_test)).sqrt().to(image.dtype)

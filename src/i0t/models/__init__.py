@@ -1,0 +1,1 @@
+"""Two-tower models around open_clip."""

@@ -1,0 +1,137 @@
+"""ClipModule: wires model, gap reducer and loss into Lightning; no mathematics of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MetricCollection
+
+from i0t.data.base import Batch
+from i0t.encode import Features, encode_batch
+from i0t.gap_reducers.base import GapReducer
+from i0t.metrics import Alignment, CentroidDistance, LogitEntropy, RelativeModalityGap, Uniformity
+from i0t.models.base import ClipModel, ClipOutput
+
+CHECKPOINT_KEY = "i0t"
+
+
+class ClipModule(pl.LightningModule):
+    """``model -> gap_reducer -> loss`` for training and validation, ``model`` alone for encoding.
+
+    A reducer that is only fitted (``posthoc``) is the identity inside the loss; one with parameters (``async_bn``)
+    is part of the graph. Validation always looks through the reducer.
+
+    Args:
+        model: Two towers.
+        gap_reducer: Applied to their features.
+        loss: ``(image_features, text_features, logit_scale, logit_bias) -> {"loss": …, parts}``.
+        optimizer: Makes the optimizer from parameter groups; ``None`` for a module that only encodes.
+        scheduler: Makes the schedule from the optimizer, given ``num_steps``.
+        config: Plain containers, saved in every checkpoint.
+
+    DDP:
+        Losses and batch statistics are those of the global batch (see ``i0t.losses``); logged losses are averaged
+        over ranks; validation metrics are computed on all ranks' rows.
+    """
+
+    def __init__(
+        self,
+        model: ClipModel,
+        gap_reducer: GapReducer,
+        loss: nn.Module,
+        *,
+        optimizer: Callable[..., Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        config: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.gap_reducer = gap_reducer
+        self.loss = loss
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.config = dict(config)
+        self.val_metrics = MetricCollection(
+            {
+                "centroid_distance": CentroidDistance(),
+                "rmg": RelativeModalityGap(),
+                "alignment": Alignment(),
+                "uniformity": Uniformity(),
+                "logit_entropy": LogitEntropy(),
+            },
+            prefix="val/",
+        )
+        self.train()  # reducers start in eval mode
+
+    def forward(self, images: Tensor, tokens: Tensor) -> ClipOutput:
+        """Raw features of a batch."""
+        return self.model(images, tokens)
+
+    def reduce(self, output: ClipOutput) -> tuple[Tensor, Tensor]:
+        """Unit features as the loss sees them, ``(B, D)`` and ``(T, D)``.
+
+        In train mode a reducer that is fitted, not trained, only normalises.
+        """
+        return self.gap_reducer(output.image_features, output.text_features)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch, with its parts logged."""
+        output = self.model(batch.images, batch.tokens)
+        parts = self.loss(*self.reduce(output), output.logit_scale, output.logit_bias)
+        self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()}, sync_dist=True)
+        self.log("train/temperature", 1 / output.logit_scale.detach())
+        self.log("progress/samples_seen", float((self.global_step + 1) * len(batch.images) * self.trainer.world_size))
+        return parts["loss"]
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Keeps the temperature within CLIP's bound."""
+        if self.model.max_logit_scale is not None:
+            with torch.no_grad():
+                self.model.log_logit_scale.clamp_(max=math.log(self.model.max_logit_scale))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collects the features of the validation set."""
+        output = self.model(batch.images, batch.tokens)
+        image_features, text_features = self.reduce(output)
+        self.val_metrics.update(
+            image_features.float(),
+            text_features.float(),
+            text_image_index=batch.text_image_index,
+            sample_id=batch.sample_id,
+            logit_scale=output.logit_scale.detach().float(),
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs gap, alignment, uniformity and entropy of the whole validation set."""
+        # Every rank computes the same values from all ranks' rows: nothing is left to reduce.
+        self.log_dict(self.val_metrics.compute(), rank_zero_only=False)
+        self.log("val/temperature", 1 / self.model.logits()[0].detach())
+        self.val_metrics.reset()
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Features:
+        """Raw features, for the cache and for evaluation."""
+        return encode_batch(self.model, batch)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Weight decay on matrices and kernels only, as in open_clip; the schedule runs per step."""
+        assert self.make_optimizer is not None, "this module was built to encode, not to train"
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2]},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = self.make_optimizer([group for group in groups if group["params"]])
+        if self.make_scheduler is None:
+            return {"optimizer": optimizer}
+        schedule = self.make_scheduler(optimizer, num_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the plain config, so that the checkpoint alone rebuilds the model."""
+        checkpoint[CHECKPOINT_KEY] = {"config": self.config}

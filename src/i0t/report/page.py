@@ -1,0 +1,189 @@
+"""report.html: one self-contained page on a run, and its figures as PNG files beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from i0t.embeddings import EmbeddingSet
+from i0t.evaluation.results import RowResult
+from i0t.report.figure_groups import (
+    FigureGroup,
+    Panel,
+    activation_group,
+    cosine_group,
+    embedding_states,
+    projection_group,
+    training_group,
+)
+from i0t.report.figures import Points, draw_examples
+from i0t.report.retrieval_examples import RetrievalExample, example_pairs, image_queries, text_queries
+from i0t.report.style import png_bytes
+from i0t.report.table import ResultTable, describe_protocol, format_number
+from i0t.report.thumbnails import ImageSource, data_uri, read_image, thumbnail_uri
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    rows: Sequence[RowResult],
+    embeddings: EmbeddingSet,
+    images: ImageSource | None,
+    history: Mapping[str, Points],
+    config_yaml: str,
+    notes: Sequence[str],
+    environment: Mapping[str, str],
+) -> None:
+    """Writes the page and, in the folder ``figures`` beside it, its figures.
+
+    Everything is drawn before the first file is written, and each file is written aside and renamed, so a reader never
+    sees half a page. The page needs no network and no other file.
+
+    Args:
+        path: The page's path; its folder is made if it is missing.
+        title: Heading of the page.
+        rows: The comparison, in the order of the table.
+        embeddings: The set the rows were measured on; captions and pairs may be missing.
+        images: ``(H, W, 3)`` uint8 image of each row of the set, as a sequence or a function of the row, or ``None``.
+        history: Logged name to (step, value) points; empty when nothing was trained.
+        config_yaml: The run's resolved configuration.
+        notes: Sentences for the reader, such as warnings of the run.
+        environment: Library and machine facts by name.
+
+    Raises:
+        ValueError: If a row does not belong to the set, or an image is not ``(H, W, 3)`` uint8.
+    """
+    states = embedding_states(embeddings, rows)
+    training = training_group(history)
+    groups = [projection_group(embeddings, states), activation_group(states), cosine_group(embeddings, states)]
+    examples, example_panel = _examples(embeddings, images)
+    panels = [panel for group in [*([training] if training else []), *groups] for panel in group.panels]
+    html = _template().render(
+        title=title,
+        summary=_summary(embeddings),
+        table=_table_context(rows),
+        training=_group_context(training) if training else None,
+        examples=examples,
+        groups=[_group_context(group) for group in groups],
+        retrieval=_retrieval(embeddings, rows, images),
+        config_yaml=config_yaml,
+        environment=environment,
+        provenance={key: str(value) for key, value in embeddings.provenance.items()},
+        notes=notes,
+    )
+    (path.parent / "figures").mkdir(parents=True, exist_ok=True)
+    for panel in [*panels, *([example_panel] if example_panel else [])]:
+        _write_whole(path.parent / "figures" / panel.file, panel.png)
+    _write_whole(path, html.encode("utf-8"))
+
+
+def _template() -> jinja2.Template:
+    source = resources.files("i0t.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    # Captions and row names are the user's text: escaping is on for everything, whatever the template's file name.
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(data)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _summary(embeddings: EmbeddingSet) -> str:
+    pairs = f"{len(embeddings.pairs):,} pairs" if len(embeddings.pairs) else "no known pairs"
+    return (
+        f"{embeddings.num_images:,} images, {embeddings.num_texts:,} texts, {pairs}, {embeddings.dim:,} dimensions, "
+        f"logit scale {embeddings.logit_scale:.4g}"
+    )
+
+
+def _table_context(rows: Sequence[RowResult]) -> dict[str, Any]:
+    table = ResultTable(rows)
+    every_key = list(dict.fromkeys(key for row in rows for key in row.metrics))
+    return {
+        "headers": list(table.columns.values()),
+        "legend": table.legend(),
+        "rows": [
+            {
+                "name": row.name,
+                "protocol": describe_protocol(row),
+                "cells": [_cell(row, key) for key in table.columns],
+            }
+            for row in rows
+        ],
+        "every_metric": [(key, [_cell(row, key) for row in rows]) for key in every_key],
+        "has_intervals": any(row.intervals for row in rows),
+    }
+
+
+def _cell(row: RowResult, key: str) -> dict[str, str]:
+    interval = row.intervals.get(key)
+    between = f"[{format_number(key, interval[0])}, {format_number(key, interval[1])}]" if interval else ""
+    return {"number": format_number(key, row.metrics.get(key)), "interval": between}
+
+
+def _group_context(group: FigureGroup) -> dict[str, Any]:
+    return {
+        "heading": group.heading,
+        "explanation": group.explanation,
+        "panels": [{"alt": panel.alt, "uri": data_uri("image/png", panel.png)} for panel in group.panels],
+    }
+
+
+def _examples(embeddings: EmbeddingSet, images: ImageSource | None) -> tuple[list[dict[str, str]], Panel | None]:
+    """Cards for the page, and the same images as one figure for the folder."""
+    if images is None:
+        return [], None
+    shown = []
+    for image_row, text_row in example_pairs(embeddings):
+        caption = "" if text_row is None else _text_name(embeddings, text_row)
+        shown.append((read_image(images, image_row), caption))
+    cards = [{"uri": thumbnail_uri(image), "caption": caption} for image, caption in shown]
+    return cards, Panel("examples.png", png_bytes(draw_examples(shown)), "Example images with their captions")
+
+
+def _retrieval(embeddings: EmbeddingSet, rows: Sequence[RowResult], images: ImageSource | None) -> dict[str, Any] | str:
+    """Retrieval examples of the first and the last row, or the reason why there are none."""
+    if not rows:
+        return "There is no row to retrieve with."
+    if len(embeddings.pairs) == 0 and embeddings.relevant_pairs is None:
+        return "The set has no pairs, so it is not known which text belongs to which image."
+    if images is None and embeddings.captions is None:
+        return "There are neither images nor captions to show."
+    compared = rows if len(rows) < 2 else [rows[0], rows[-1]]
+
+    def image(row: int) -> dict[str, str]:
+        text = embeddings.image_ids[row] if embeddings.image_ids else f"image {row}"
+        return {"uri": thumbnail_uri(read_image(images, row)) if images is not None else "", "text": text}
+
+    def text(row: int) -> dict[str, str]:
+        return {"uri": "", "text": _text_name(embeddings, row)}
+
+    def context(example: RetrievalExample, query: Any, answer: Any) -> dict[str, Any]:
+        columns = [
+            (name, [{**answer(item.row), "cosine": f"{item.cosine:.2f}", "correct": item.correct} for item in items])
+            for name, items in example.answers
+        ]
+        return {"query": query(example.query), "columns": columns}
+
+    return {
+        "names": [row.name for row in compared],
+        "image_queries": [context(example, image, text) for example in image_queries(embeddings, compared)],
+        "text_queries": [context(example, text, image) for example in text_queries(embeddings, compared)],
+    }
+
+
+def _text_name(embeddings: EmbeddingSet, row: int) -> str:
+    return embeddings.captions[row] if embeddings.captions else f"text {row}"

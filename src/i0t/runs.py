@@ -1,0 +1,188 @@
+"""Run folders: what they hold, how a run is resumed, and how an evaluation finds what a checkpoint was made with."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.config_store import ConfigStore
+
+from i0t import __version__
+from i0t.config import Command, check_targets
+from i0t.config_errors import ConfigError
+
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.json"
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+CHECKPOINT_KEY = "i0t"
+_LIBRARIES = ("torch", "pytorch-lightning", "open_clip_torch", "torchmetrics", "hydra-core", "numpy", "scikit-learn")
+# What may stand beside `resume=`: nothing that could change the run that goes on.
+_BESIDE_RESUME = ("resume", "name", "hydra.job.name", "hydra.run.dir", "hydra.output_subdir")
+_FROM_CHECKPOINT = "from_checkpoint"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: aside, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON with stable key order, whole or not at all."""
+    write_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+@contextlib.contextmanager
+def discarded_if_not_started(folder: Path) -> Iterator[None]:
+    """Removes a run folder that an error leaves without checkpoint and without numbers: there is nothing in it."""
+    try:
+        yield
+    except Exception:
+        if not (folder / CHECKPOINT).exists() and not (folder / METRICS_FILE).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def environment() -> dict[str, str]:
+    """Versions of what produced a number."""
+    found = {"i0t": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for library in _LIBRARIES:
+        found[library] = importlib.metadata.version(library)
+    found["command"] = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    commit = _git_commit()
+    return {**found, "git_commit": commit} if commit else found
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def prepare_training(command: Command) -> Command:
+    """Turns ``resume=`` into the saved config and folder of the run that goes on.
+
+    Returns:
+        The command unchanged without ``resume``; else one that composes the saved config in the run's own folder.
+
+    Raises:
+        ConfigError: If there is nothing to resume, or an override would change the resumed run.
+    """
+    given = _given(command.overrides)
+    resume = given.get("resume")
+    if resume in (None, "null", ""):
+        return command
+    others = [o for o in command.overrides if o.split("=")[0].lstrip("+") not in _BESIDE_RESUME]
+    if others or command.multirun:
+        raise ConfigError(
+            f"resume goes on with the saved config of the run; take away {' '.join(others) or '--multirun'}, "
+            "or start a new run without resume"
+        )
+    folder = _folder_to_resume(str(resume), given.get("name", "mad"))
+    config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    config["resume"] = str(folder)
+    node = {"defaults": ["train_schema", {"hydra": "default"}, "_self_"], **config}
+    ConfigStore.instance().store(name="resumed_train", node=node)
+    kept = [o for o in command.overrides if o.startswith("hydra.") and not o.startswith("hydra.run.dir")]
+    return Command("resumed_train", [*kept, f"hydra.run.dir={quoted(folder)}"], command.config_dir)
+
+
+def _folder_to_resume(resume: str, name: str) -> Path:
+    if resume == "last":
+        folders = sorted(p.parent for p in (Path("outputs") / name).glob(f"*/{CONFIG_FILE}"))
+        unfinished = [f for f in folders if not (f / METRICS_FILE).exists() and (f / CHECKPOINT).exists()]
+        if not unfinished:
+            raise ConfigError(
+                f"resume=last: no unfinished run with a checkpoint in outputs/{name} "
+                "(give name=… or the run's folder, or start a new run without resume)"
+            )
+        return unfinished[-1].absolute()
+    folder = Path(resume).absolute()
+    if not (folder / CONFIG_FILE).is_file():
+        raise ConfigError(f"resume={resume}: there is no run in this folder (no {CONFIG_FILE})")
+    if (folder / METRICS_FILE).exists():
+        raise ConfigError(f"resume={resume}: this run is finished; its numbers are in {METRICS_FILE}")
+    if not (folder / CHECKPOINT).is_file():
+        raise ConfigError(f"resume={resume}: this run has no {CHECKPOINT} to resume from; start a new run")
+    return folder
+
+
+def prepare_evaluation(command: Command) -> Command:
+    """Makes a checkpoint's own data, model and rows the defaults of an evaluation.
+
+    Raises:
+        ConfigError: If neither a checkpoint nor data are named, or the model of a checkpoint is overridden.
+    """
+    given = _given(command.overrides)
+    path = given.get("ckpt_path")
+    if path in (None, "null", ""):
+        if "data" not in given and "experiment" not in given:
+            raise ConfigError(
+                "name what to evaluate: ckpt_path=…, or data=… with model=…, or data=embeddings data.path=…"
+            )
+        return command
+    changed = [o for o in command.overrides if o.lstrip("+~").startswith(("model=", "model."))]
+    if changed:
+        raise ConfigError(f"the model comes from the checkpoint; take away {' '.join(changed)} or ckpt_path")
+    config = read_checkpoint(Path(str(path).strip("'\"")))[CHECKPOINT_KEY]["config"]
+    added = []
+    for group in ("data", "model", "compare"):
+        node = config[group]
+        check_targets(node, str(path))
+        ConfigStore.instance().store(group=group, name=_FROM_CHECKPOINT, node=node)
+        if group not in given and not (group == "compare" and "gap_reducer" in given):
+            added.append(f"{group}={_FROM_CHECKPOINT}")
+    check_targets(config["gap_reducer"], str(path))
+    return Command(command.config_name, [*command.overrides, *added], command.config_dir, command.multirun)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint of ours: tensors and plain containers only.
+
+    Raises:
+        ConfigError: If the file is missing, truncated, or not a checkpoint of i0t.
+    """
+    if not path.is_file():
+        raise ConfigError(f"ckpt_path={path}: there is no such file")
+    import pickle
+    import zipfile
+
+    import torch
+
+    if not zipfile.is_zipfile(path):
+        raise ConfigError(f"ckpt_path={path}: the file is truncated or not a checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"ckpt_path={path}: not a checkpoint that can be read safely ({text})") from error
+    if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint:
+        raise ConfigError(
+            f"ckpt_path={path}: these are not weights of an i0t run; a run's checkpoint is <run folder>/{CHECKPOINT}"
+        )
+    return checkpoint
+
+
+def quoted(value: object) -> str:
+    """A value as Hydra's override grammar reads it back, whatever characters it has."""
+    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def _given(overrides: list[str]) -> dict[str, str]:
+    pairs = (o.lstrip("+").partition("=") for o in overrides if "=" in o)
+    return {key: value for key, _, value in pairs}

@@ -1,0 +1,52 @@
+"""One process of the gloo pool: answers calls to the functions of workers.py until its connection closes.
+
+Started as ``python pool_worker.py <socket> <rank> <world size> <rendezvous file>``.
+"""
+
+import datetime
+import importlib.util
+import pickle
+import sys
+import traceback
+from multiprocessing.connection import Client
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+
+def load_workers():
+    spec = importlib.util.spec_from_file_location("gloo_workers", Path(__file__).with_name("workers.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gloo_workers"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def main(socket, rank, world_size, rendezvous):
+    torch.set_num_threads(1)
+    connection = Client(socket)
+    connection.send_bytes(pickle.dumps(int(rank)))
+    workers = load_workers()
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{rendezvous}",
+        rank=int(rank),
+        world_size=int(world_size),
+        timeout=datetime.timedelta(seconds=30),
+    )
+    while True:
+        try:
+            name, args = pickle.loads(connection.recv_bytes())
+        except EOFError:
+            break
+        try:
+            answer = (True, getattr(workers, name)(*args))
+        except Exception:  # whatever a case raises goes to the test, with its traceback
+            answer = (False, traceback.format_exc())
+        connection.send_bytes(pickle.dumps(answer))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

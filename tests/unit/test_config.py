@@ -1,0 +1,200 @@
+"""Strict composition: every wrong key, group, value and experiment file is one line that names the mend."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from i0t import config
+from i0t.config import Command, ConfigError, check_command, check_targets, compose, conf_dir, instantiate
+
+ALL_FILES = sorted(conf_dir().rglob("*.yaml"))
+
+
+def nodes_with_target(node):
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for value in node.values():
+            yield from nodes_with_target(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from nodes_with_target(value)
+
+
+def test_the_default_job_composes_with_the_rows_of_the_final_table():
+    cfg = compose("train", ["paths.output_dir=out"])
+    assert list(cfg.compare) == ["none", "posthoc", "posthoc_test", "async_bn"]
+    assert cfg.compare.posthoc.fit_split == "train"
+    assert cfg.compare.posthoc_test.fit_split == "test"
+    assert cfg.seed == 0
+    assert cfg.data.train_seed == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.batchsize=3"], "unknown key 'data.batchsize'; did you mean 'data.batch_size'?"),
+        (["dat=mad"], "unknown key or group 'dat'|unknown key 'dat'; did you mean 'data'?"),
+        (["data=madd"], "data=madd: there is no such choice; did you mean 'mad'?"),
+        (["modle.embed_dim=3"], "unknown key 'modle'; did you mean 'model'?"),
+        (["seed=abc"], "seed: .*'abc'.*[Ii]nteger"),
+        (["data.batch_size=abc"], "data.batch_size must be a whole number, got 'abc'"),
+        (["data.batch_size=1.5"], "data.batch_size must be a whole number, got 1.5"),
+        (["data.download=7"], "data.download must be true or false, got 7"),
+        (["gap_reducer=posthoc"], r"gap_reducer.fit_split must be given: gap_reducer.fit_split=… \(train, val or test"),
+        (["experiment=nonsense"], "experiment=nonsense: there is no such choice"),
+        (["trainer.max_step=3"], "unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'?"),
+        (["callbacks.checkpoint.file=x"], "did you mean 'callbacks.checkpoint.filename'?"),
+        (["not an override"], "cannot read 'not an override'"),
+        (["logger=[csv,wandbb]"], "wandbb"),
+    ],
+)
+def test_a_wrong_override_is_one_line_that_says_what_to_do(overrides, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        compose("train", overrides)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.devices=auto"],
+        ["trainer.max_steps=7", "optimizer.lr=1", "data.limit=3", "data.limit=null"],
+        ["+gap_reducer@compare.mine=posthoc", "compare.mine.fit_split=val"],
+        ["logger=[]"],
+        ["logger=[csv,wandb]"],
+        ["callbacks.graceful_stop=null"],
+        ["trainer=ddp"],
+        ["compare.posthoc.strength=0.5"],
+        ["gap_reducer=async_bn", "loss=cyclip"],
+    ],
+)
+def test_what_is_right_composes(overrides):
+    assert compose("train", ["paths.output_dir=out", *overrides]).name == "mad"
+
+
+def write_experiment(folder, text):
+    (folder / "experiment").mkdir(exist_ok=True)
+    (folder / "experiment" / "mine.yaml").write_text("# @package _global_\n" + text)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "optimizer:\n  weigth_decay: 0.2\n",
+            "unknown key 'optimizer.weigth_decay'.*did you mean 'optimizer.weight_decay'",
+        ),
+        ("data:\n  batch_size: many\n", "data.batch_size must be a whole number, got 'many'"),
+        ("sede: 3\n", "unknown key 'sede' in 'experiment/mine'; did you mean 'seed'"),
+        ("compare:\n  posthoc:\n    fitsplit: train\n", "did you mean 'compare.posthoc.fit_split'"),
+        ("defaults:\n  - override /data: madd\n", "data=madd"),
+    ],
+)
+def test_a_typo_in_an_experiment_file_is_found(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        compose("train", ["experiment=mine"], config_dir=write_experiment(tmp_path, text))
+
+
+def test_an_experiment_may_add_rows_and_is_last(tmp_path):
+    text = """defaults:
+  - /gap_reducer@compare.val_means: posthoc
+  - override /loss: cyclip
+  - _self_
+seed: 7
+compare:
+  val_means:
+    fit_split: val
+"""
+    cfg = compose("train", ["experiment=mine"], config_dir=write_experiment(tmp_path, text))
+    assert cfg.seed == 7
+    assert cfg.compare.val_means.fit_split == "val"
+    assert cfg.loss._target_.endswith("CyClipLoss")
+
+
+def test_every_job_of_a_multirun_is_checked_before_the_first_runs():
+    command = Command("train", ["seed=0,1", "data.captions=object_only,object_attribute_1"], multirun=True)
+    assert len(check_command(command)) == 4
+    with pytest.raises(ConfigError, match="whole number, got 'x'"):
+        check_command(Command("train", ["data.batch_size=1,2,x"], multirun=True))
+
+
+def test_a_multirun_checks_the_sweep_in_its_experiment_file(tmp_path):
+    text = "hydra:\n  sweeper:\n    params:\n      data.batchsize: 1,2\n"
+    with pytest.raises(ConfigError, match="did you mean 'data.batch_size'"):
+        check_command(Command("train", ["experiment=mine"], write_experiment(tmp_path, text), multirun=True))
+
+
+@pytest.mark.parametrize("file", sorted((conf_dir() / "experiment").rglob("*.yaml")), ids=lambda f: f.stem)
+def test_every_experiment_composes_and_says_how_to_run_it(file):
+    name = file.relative_to(conf_dir() / "experiment").with_suffix("").as_posix()
+    jobs = check_command(Command("train", [f"experiment={name}"], multirun="sweeper" in file.read_text()))
+    assert len(jobs) >= 1
+    assert f"experiment={name}" in file.read_text().split("name:")[0], "the header gives the command"
+
+
+@pytest.mark.parametrize("file", ALL_FILES, ids=lambda f: f.relative_to(conf_dir()).as_posix())
+def test_every_node_fits_the_signature_of_its_target(file):
+    content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    for node in nodes_with_target(content):
+        target = get_object(node["_target_"])
+        signature = inspect.signature(target)
+        own = [key for key in node if key not in ("_target_", "_partial_", "defaults")]
+        unknown = [key for key in own if key not in signature.parameters]
+        assert not unknown, f"{node['_target_']} takes no {unknown}"
+        if node["_target_"].startswith("i0t."):
+            by_engine = {"dim", "optimizer", "num_steps"}
+            by_defaults = {"loss"}
+            missing = [
+                name
+                for name, parameter in signature.parameters.items()
+                if name not in own and name not in by_engine | by_defaults and parameter.kind != parameter.VAR_KEYWORD
+            ]
+            assert not missing, f"{file.name} leaves {missing} of {node['_target_']} unsaid"
+
+
+@pytest.mark.parametrize("group", ["gap_reducer", "loss", "model", "scheduler", "evaluation"])
+def test_a_config_file_has_the_stem_of_its_module(group):
+    for file in (conf_dir() / group).glob("*.yaml"):
+        targets = re.findall(r"_target_: (i0t\.\S+)", file.read_text())
+        assert all(target.split(".")[-2] == file.stem for target in targets)
+
+
+def test_every_config_file_has_a_module_and_a_unit_test():
+    tests = {path.name for path in Path(__file__).parent.rglob("test_*.py")}
+    for group in ("gap_reducer", "loss"):
+        for file in (conf_dir() / group).glob("*.yaml"):
+            assert f"test_{file.stem}.py" in tests, f"no unit test for {group}={file.stem}"
+
+
+def test_targets_from_a_file_need_to_be_shipped_or_trusted(monkeypatch):
+    check_targets({"a": [{"_target_": "i0t.gap_reducers.none.NoReducer"}]}, "x.ckpt")
+    stranger = {"_target_": "os.system", "command": "true"}
+    with pytest.raises(ConfigError, match=r"x.ckpt asks to build os.system.*I0T_TRUSTED=os"):
+        check_targets(stranger, "x.ckpt")
+    monkeypatch.setenv("I0T_TRUSTED", "mine, os")
+    check_targets(stranger, "x.ckpt")
+    with pytest.raises(ConfigError, match="osx"):
+        check_targets({"_target_": "osx.system"}, "x.ckpt")
+
+
+def test_instantiate_says_in_one_line_what_a_target_refuses():
+    with pytest.raises(ConfigError, match=r"cannot build i0t.losses.clip.ClipLoss: .*smothing"):
+        instantiate({"_target_": "i0t.losses.clip.ClipLoss", "smothing": 1})
+    with pytest.raises(ConfigError, match="nothing.at.all"):
+        instantiate({"_target_": "nothing.at.all"})
+    with pytest.raises(ValueError, match="fit_split must be one of"):
+        instantiate({"_target_": "i0t.gap_reducers.posthoc.Posthoc", "fit_split": "x"}, dim=3)
+
+
+def test_help_lists_groups_of_the_project_and_of_the_user(tmp_path):
+    (tmp_path / "gap_reducer").mkdir()
+    (tmp_path / "gap_reducer" / "whiten.yaml").write_text("_target_: mine.Whiten\n")
+    text = config.help_text("train", str(tmp_path))
+    assert "async_bn, none, posthoc, whiten" in text
+    assert "resume: null" in text
