@@ -21,6 +21,7 @@ from i0t.config import Command, check_command, conf_dir, help_text, register_sch
 from i0t.config_errors import ConfigError
 
 EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
 # Flags with which Hydra prints and leaves: nothing of ours runs.
 _INFORMATION_FLAGS = ("hydra_help", "version", "cfg", "info", "shell_completion")
 
@@ -82,6 +83,9 @@ class _one_line_errors:  # noqa: N801 - reads as a statement
         if stopped_by is not None:
             print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)  # noqa: T201
             raise SystemExit(128 + stopped_by)
+        if isinstance(error, KeyboardInterrupt):
+            print(f"{Path(sys.argv[0]).name}: interrupted outside training; nothing to resume from this part", file=sys.stderr)  # noqa: T201
+            raise SystemExit(EXIT_INTERRUPTED)
         if isinstance(error, (ConfigError, ValueError, FileNotFoundError)):
             line = " ".join(str(error).split())
             note = "" if isinstance(error, ConfigError) else " (HYDRA_FULL_ERROR=1 shows where)"

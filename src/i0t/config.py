@@ -167,6 +167,9 @@ def _check_job(loader: ConfigLoaderImpl, config_name: str, overrides: list[str],
     if missing:
         hint = HINTS.get(missing[0].rpartition(".")[2])
         raise ConfigError(f"{missing[0]} must be given: {missing[0]}=…" + (f" ({hint})" if hint else ""))
+    if run_mode == RunMode.MULTIRUN and str(config.trainer.get("strategy")).startswith("ddp"):
+        # Every further rank would start the whole sweep again, in a folder of its own.
+        raise ConfigError("a multirun's jobs run on one device each; start one train.py per job for trainer=ddp")
     return config
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from i0t import runs
 from i0t.callbacks.history import History
+from i0t.callbacks.step_progress import StepProgress
 from i0t.config import instantiate, to_container, to_yaml
 from i0t.config_errors import ConfigError
 from i0t.data.base import ImageTextDataModule
@@ -24,7 +25,7 @@ from i0t.embeddings import EmbeddingSet
 from i0t.encode import Features, assemble, encode_prompts
 from i0t.evaluation.compare import evaluate_row
 from i0t.evaluation.results import Evaluation, RowResult
-from i0t.gap_reducers.base import GapReducer
+from i0t.gap_reducers.base import GapReducer, NotFittedError
 from i0t.module import ClipModule
 from i0t.report.page import write_report
 from i0t.report.table import ResultTable
@@ -76,7 +77,6 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
 
     Raises:
         ConfigError, ValueError: For input that cannot be evaluated.
-        NotFittedError: If a reducer of the comparison was never fitted.
     """
     _quiet()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -87,7 +87,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         raise ConfigError("these data must be encoded: name a model (model=…) or a checkpoint (ckpt_path=…)")
     checkpoint = None if cfg.ckpt_path is None else runs.read_checkpoint(Path(cfg.ckpt_path))
     module = _module_for_evaluation(cfg, checkpoint)
-    trainer = instantiate(cfg.trainer, logger=False)
+    trainer = instantiate(cfg.trainer, logger=False, callbacks=[StepProgress(refresh_rate=1)])
     source.bind(transform=module.model.transform, tokenizer=module.model.tokenizer)
     session = _Session(trainer, module, source)
     return session.finish(cfg, cfg.split, _reducers(cfg, module), history={})
@@ -227,7 +227,10 @@ def _row_name(cfg: DictConfig) -> str:
 
 def _measure(cfg: DictConfig, reducers: Mapping[str, GapReducer], embeddings: EmbeddingSet) -> list[RowResult]:
     evaluations: dict[str, Evaluation] = {str(name): instantiate(node) for name, node in cfg.evaluation.items()}
-    return [evaluate_row(name, reducer, embeddings, evaluations) for name, reducer in reducers.items()]
+    try:
+        return [evaluate_row(name, reducer, embeddings, evaluations) for name, reducer in reducers.items()]
+    except NotFittedError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _write(
@@ -245,7 +248,7 @@ def _write(
     console = Console()
     console.print(ResultTable(rows).to_rich(console.width))
     notes = [f"{name}: {table.description}" for name, table in embeddings.prompts.items()]
-    if "config" not in {path.stem for path in run_dir.glob("config.yaml")}:
+    if not (run_dir / runs.CONFIG_FILE).exists():
         runs.write_atomically(run_dir / runs.CONFIG_FILE, to_yaml(cfg))
     if cfg.report:
         write_report(
@@ -304,4 +307,5 @@ def _quiet() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # MAD's images lie in memory; a worker process would only copy them.
     warnings.filterwarnings("ignore", ".*does not have many workers.*", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*", module="pytorch_lightning")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*", module="pytorch_lightning")

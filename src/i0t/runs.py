@@ -49,7 +49,7 @@ def discarded_if_not_started(folder: Path) -> Iterator[None]:
     """Removes a run folder that an error leaves without checkpoint and without numbers: there is nothing in it."""
     try:
         yield
-    except Exception:
+    except BaseException:  # Ctrl-C as well
         if not (folder / CHECKPOINT).exists() and not (folder / METRICS_FILE).exists():
             shutil.rmtree(folder, ignore_errors=True)
         raise

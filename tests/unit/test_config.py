@@ -124,6 +124,11 @@ def test_every_job_of_a_multirun_is_checked_before_the_first_runs():
         check_command(Command("train", ["data.batch_size=1,2,x"], multirun=True))
 
 
+def test_a_multirun_is_for_one_device_each():
+    with pytest.raises(ConfigError, match="one device each"):
+        check_command(Command("train", ["seed=0,1", "trainer=ddp_cpu"], multirun=True))
+
+
 def test_a_multirun_checks_the_sweep_in_its_experiment_file(tmp_path):
     text = "hydra:\n  sweeper:\n    params:\n      data.batchsize: 1,2\n"
     with pytest.raises(ConfigError, match="did you mean 'data.batch_size'"):

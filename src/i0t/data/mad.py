@@ -118,8 +118,8 @@ class MadDataModule(ImageTextDataModule):
         cache_dir: Folder of the generated images.
         captions: ``object_only`` or ``object_attribute_k`` with k = 1 to 5.
         main_object: The factor every caption names.
-        prompts: ``object_max``: a class is scored by its best two-word caption ``<object>-<value>``;
-            ``caption_mean``: by the mean over training captions that contain the value.
+        prompts: ``object_max``: a class is scored by its best two-word caption ``<object>-<value>``, the object itself
+            as in ``caption_mean``: by the mean over training captions that contain the value.
         batch_size: Per device, in training.
         eval_batch_size: Per device, in evaluation.
         num_workers: Of the data loaders.
@@ -248,21 +248,23 @@ class MadDataModule(ImageTextDataModule):
         )
 
     def _prompts(self, factor: str) -> PromptSpec:
-        values = mad.FACTORS[factor]
-        main = str(self.main_object)
-        if self.prompts == "caption_mean" and (self.num_attributes > 0 or factor == main):
-            k = self.num_attributes
+        """``object_max`` has no second word for the main object itself: that is scored by ``caption_mean``."""
+        main, k, values = str(self.main_object), self.num_attributes, mad.FACTORS[factor]
+        in_captions = factor == main or k > 0  # with k = 0 no training caption contains an attribute
+        if in_captions and (self.prompts == "caption_mean" or factor == main):
             draw = functools.partial(mad.prompts_mean, factor, k=k, main_object=main, num=_MEAN_PROMPTS, seed=self.seed)
-            texts = [draw(value) for value in values]
             return PromptSpec(
-                texts=texts,
+                texts=[draw(value) for value in values],
                 class_names=values,
                 aggregate="mean",
                 description=f"mean over {_MEAN_PROMPTS} training captions that contain the value",
             )
-        form = "the word alone" if factor == main else f'maximum over every {main} of "<{main}>-<{factor}>"'
-        texts = [mad.prompts_object_max(factor, value, main_object=main) for value in values]
-        return PromptSpec(texts=texts, class_names=values, aggregate="max", description=form)
+        return PromptSpec(
+            texts=[mad.prompts_object_max(factor, value, main_object=main) for value in values],
+            class_names=values,
+            aggregate="max",
+            description=f'maximum over every {main} of "<{main}>-<{factor}>"',
+        )
 
     def images(self, split: str, rows: Sequence[int]) -> list[np.ndarray]:
         """``(28, 28, 3)`` uint8 images."""

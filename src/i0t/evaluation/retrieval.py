@@ -32,12 +32,12 @@ class Retrieval:
         if len(pairs) == 0:
             return Scores()
         image, text = embeddings.image_features, embeddings.text_features
-        recall = metrics.retrieval_recall(image, text, pairs=pairs, k=self.k)
+        directions = metrics.retrieval_ranks(image, text, pairs=pairs)
+        recall = metrics.recall_of_ranks(*directions, k=self.k)
         image_groups = torch.arange(len(image)) if embeddings.groups is None else embeddings.groups
         intervals: dict[str, tuple[float, float]] = {}
-        ranks = metrics.retrieval_ranks(image, text, pairs=pairs)
         text_groups = self._groups_of_texts(embeddings, image_groups)
-        for direction, rank, groups in zip(("i2t", "t2i"), ranks, (image_groups, text_groups), strict=True):
+        for direction, (rank, _), groups in zip(("i2t", "t2i"), directions, (image_groups, text_groups), strict=True):
             if groups is None:
                 continue
             intervals |= {

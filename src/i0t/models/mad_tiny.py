@@ -47,10 +47,9 @@ class WordTokenizer:
         Raises:
             ValueError: If a word is unknown or a caption too long.
         """
-        tokens = torch.full((len(texts), self.context_length), PAD, dtype=torch.int64)
-        for row, text in enumerate(texts):
-            tokens[row, : len(ids)] = torch.tensor(ids := self._encode(text))
-        return tokens
+        # One tensor from one nested list: filling rows one by one takes longer than the text tower.
+        ids = [self._encode(text) for text in texts]
+        return torch.tensor([row + [PAD] * (self.context_length - len(row)) for row in ids], dtype=torch.int64)
 
     def _encode(self, text: str) -> list[int]:
         words = text.split(self.separator)
@@ -65,7 +64,9 @@ class WordTokenizer:
 
 
 class ConvTower(nn.Module):
-    """3x3 convolutions with batch norm and GELU; every second one halves the resolution; mean over positions.
+    """3x3 convolutions with batch norm; every second one, the first included, halves the resolution.
+
+    Mean and maximum over positions go into the projection: colour and scale are everywhere, a fracture is somewhere.
 
     Args:
         widths: Channels of each convolution.
@@ -77,16 +78,17 @@ class ConvTower(nn.Module):
         layers: list[nn.Module] = []
         channels = 3
         for i, width in enumerate(widths):
-            stride = 2 if i % 2 else 1
+            stride = 1 if i % 2 else 2
             layers += [nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)]
-            layers += [nn.BatchNorm2d(width), nn.GELU()]
+            layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
             channels = width
         self.layers = nn.Sequential(*layers)
         self.projection = nn.Linear(channels * 2, embed_dim, bias=False)
+        self.to(memory_format=torch.channels_last)  # a quarter less time on a CPU
 
     def forward(self, images: Tensor) -> Tensor:
         """``(B, 3, H, W)`` to ``(B, D)``."""
-        features = self.layers(images)
+        features = self.layers(images.contiguous(memory_format=torch.channels_last))
         pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1)
         return self.projection(pooled)
 

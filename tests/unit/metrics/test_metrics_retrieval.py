@@ -43,7 +43,7 @@ def compare(image, text, correct, cuts=(1, 5, 10), **arguments):
     assert {name: float(value) for name, value in result.items()} == pytest.approx(expected)
     assert all(value.shape == () for value in result.values())
     assert result["i2t_tied"].dtype == result["t2i_unpaired"].dtype == torch.int64
-    assert [ranks.tolist() for ranks in F.retrieval_ranks(image, text, **arguments)] == expected_ranks
+    assert [found.ranks.tolist() for found in F.retrieval_ranks(image, text, **arguments)] == expected_ranks
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -101,7 +101,7 @@ def test_known_answers():
     rows = torch.stack([angles.cos(), angles.sin()], 1)
     shifted = F.retrieval_recall(rows, rows.roll(1, 0))  # image i belongs with the angle of i - 1
     # Images 1 and 2 meet their own angle first and then a tie between the pair and the next angle.
-    assert F.retrieval_ranks(rows, rows.roll(1, 0))[0].tolist() == [4, 3, 3, 2]
+    assert F.retrieval_ranks(rows, rows.roll(1, 0))[0].ranks.tolist() == [4, 3, 3, 2]
     assert float(shifted["i2t_medr"]) == 3
     assert int(shifted["i2t_tied"]) == 2
     even = F.retrieval_recall(rows[:2], rows[[0, 0]] * torch.tensor([[1.0], [-1.0]]))

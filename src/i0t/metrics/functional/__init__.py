@@ -16,12 +16,13 @@ from i0t.metrics.functional.gap import (
     unbiased_centroid_distance,
 )
 from i0t.metrics.functional.neighborhood import dunn_index, neighborhood_distance
-from i0t.metrics.functional.retrieval import retrieval_ranks, retrieval_recall
+from i0t.metrics.functional.retrieval import DirectionRanks, recall_of_ranks, retrieval_ranks, retrieval_recall
 from i0t.metrics.functional.separability import linear_separability
 from i0t.metrics.functional.zero_shot import zero_shot_accuracy, zero_shot_predictions
 
 __all__ = [
     "ActivationPeak",
+    "DirectionRanks",
     "activation_peaks",
     "alignment",
     "bootstrap_interval",
@@ -34,6 +35,7 @@ __all__ = [
     "mean_activations",
     "neighborhood_distance",
     "object_bias",
+    "recall_of_ranks",
     "relative_modality_gap",
     "retrieval_ranks",
     "retrieval_recall",

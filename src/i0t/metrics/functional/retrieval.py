@@ -22,7 +22,7 @@ class _SortedPairs(NamedTuple):
     offsets: list[int]  # (N + 1,)
 
 
-class _DirectionRanks(NamedTuple):
+class DirectionRanks(NamedTuple):
     """Ranks of one direction's queries from 1, 0 where a query has no pair, and which queries are tied."""
 
     ranks: Tensor  # (queries,) int64
@@ -63,15 +63,29 @@ def retrieval_recall(
         >>> scores["i2t_r1"], scores["t2i_medr"]
         (tensor(0.3333), tensor(3.))
     """
+    return recall_of_ranks(*_rank(image_features, text_features, text_image_index, pairs), k=k)
+
+
+def recall_of_ranks(
+    image_to_text: DirectionRanks, text_to_image: DirectionRanks, *, k: Sequence[int] = (1, 5, 10)
+) -> dict[str, Tensor]:
+    """What :func:`retrieval_recall` returns, from the ranks of :func:`retrieval_ranks`.
+
+    Args:
+        image_to_text: Ranks and ties of the images as queries.
+        text_to_image: Ranks and ties of the texts as queries.
+        k: Cut-offs of the recall.
+
+    Raises:
+        ValueError: If ``k`` lists anything but positive integers.
+    """
     if not k or any(isinstance(cut, bool) or not isinstance(cut, int) or cut < 1 for cut in k):
         raise ValueError(f"k must list positive integers, got {k!r}")
-    image, text = check_both(image_features, text_features)
-    directions = _both_directions(image, text, _sort_pairs(image, text, text_image_index, pairs))
     results: dict[str, Tensor] = {}
-    for name, (ranks, tied) in zip(("i2t", "t2i"), directions, strict=True):
-        paired = ranks[ranks > 0].to(image.dtype)
-        results |= {f"{name}_r{cut}": (paired <= cut).to(image.dtype).mean() for cut in k}
-        results[f"{name}_medr"] = paired.quantile(0.5)
+    for name, (ranks, tied) in (("i2t", image_to_text), ("t2i", text_to_image)):
+        paired = ranks[ranks > 0].double()
+        results |= {f"{name}_r{cut}": (paired <= cut).double().mean().float() for cut in k}
+        results[f"{name}_medr"] = paired.quantile(0.5).float()
         results[f"{name}_tied"] = tied.sum()
         results[f"{name}_unpaired"] = (ranks == 0).sum()
     return results
@@ -83,7 +97,7 @@ def retrieval_ranks(
     text_image_index: Tensor | None = None,
     *,
     pairs: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[DirectionRanks, DirectionRanks]:
     """Rank of the best paired item of every query, in both directions, from 1.
 
     1 + the number of items *not* paired with the query that score at least as high as the best paired one. Ties count
@@ -97,15 +111,20 @@ def retrieval_ranks(
         pairs: ``(P, 2)`` image row and text row of every correct pair, in any order, instead of ``text_image_index``.
 
     Returns:
-        ``(N,)`` int64 ranks of the images as queries and ``(M,)`` int64 ranks of the texts as queries; 0 where a query
-        has no pair.
+        Of the images as queries ``ranks`` (N,) int64, 0 where a query has no pair, and ``tied`` (N,) bool; likewise
+        (M,) of the texts as queries.
 
     Raises:
         ValueError: If a row is not a unit vector, shapes or indices do not fit, or there is no pair at all.
     """
+    return _rank(image_features, text_features, text_image_index, pairs)
+
+
+def _rank(
+    image_features: Tensor, text_features: Tensor, text_image_index: Tensor | None, pairs: Tensor | None
+) -> tuple[DirectionRanks, DirectionRanks]:
     image, text = check_both(image_features, text_features)
-    image_to_text, text_to_image = _both_directions(image, text, _sort_pairs(image, text, text_image_index, pairs))
-    return image_to_text.ranks, text_to_image.ranks
+    return _both_directions(image, text, _sort_pairs(image, text, text_image_index, pairs))
 
 
 def _sort_pairs(image: Tensor, text: Tensor, text_image_index: Tensor | None, pairs: Tensor | None) -> _SortedPairs:
@@ -127,7 +146,7 @@ def _sort_pairs(image: Tensor, text: Tensor, text_image_index: Tensor | None, pa
     return _SortedPairs(pair_image, pair_text, [0, *offsets.tolist()])
 
 
-def _both_directions(image: Tensor, text: Tensor, pairs: _SortedPairs) -> tuple[_DirectionRanks, _DirectionRanks]:
+def _both_directions(image: Tensor, text: Tensor, pairs: _SortedPairs) -> tuple[DirectionRanks, DirectionRanks]:
     """Rank the queries of both directions in one sweep over blocks of image rows."""
     scores = _pair_scores(image, text, pairs)
     best_of_image = _best_scores(scores, pairs.image, len(image))
@@ -176,7 +195,7 @@ def _best_scores(scores: Tensor, query: Tensor, num_queries: int) -> Tensor:
     return best.masked_fill_(best == -torch.inf, torch.inf)
 
 
-def _to_ranks(over: Tensor, best: Tensor) -> _DirectionRanks:
+def _to_ranks(over: Tensor, best: Tensor) -> DirectionRanks:
     """Ranks and ties from the two counts ``(2, queries)``."""
     paired = best.isfinite()
-    return _DirectionRanks(torch.where(paired, over[0] + 1, 0), paired & (over[0] > over[1]))
+    return DirectionRanks(torch.where(paired, over[0] + 1, 0), paired & (over[0] > over[1]))

@@ -1,0 +1,43 @@
+# `make train` and `make test` work on a fresh machine with Python >= 3.10, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install train test test-quick lint format bench clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(STAMP)
+
+install: $(STAMP)  ## make .venv and install i0t with its development tools
+
+train: $(STAMP)  ## the main job: train CLIP on MAD, see the modality gap, close it
+	$(BIN)/python train.py
+
+test: $(STAMP)  ## the whole suite, offline
+	$(BIN)/python -m pytest -m ''
+
+test-quick: $(STAMP)  ## what bare pytest runs
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## ruff, mypy, codespell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+format: $(STAMP)  ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## this project beside its peers, in one run each
+	$(BIN)/python benchmarks/mad_generation.py
+
+clean:  ## remove the environment and caches, not your runs
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+
+from i0t.embeddings import EmbeddingSet
+
+
+def small_set(**changes):
+    fields = {
+        "image_features": torch.arange(1.0, 13).view(4, 3),
+        "text_features": torch.arange(1.0, 19).view(6, 3),
+        "pairs": torch.tensor([[0, 0], [0, 1], [1, 2], [2, 3], [2, 4], [3, 5]]),
+        "labels": {"digit": torch.tensor([3, 1, 4, 1])},
+        "groups": torch.tensor([0, 0, 1, 1]),
+        "image_ids": ("a", "b", "c", "d"),
+        "captions": tuple("uvwxyz"),
+    }
+    return EmbeddingSet(**{**fields, **changes})
+
+
+def test_text_image_index_and_its_constructor_are_inverse():
+    embeddings = small_set()
+    index = embeddings.text_image_index
+    assert index.tolist() == [0, 0, 1, 2, 2, 3]
+    again = EmbeddingSet.from_index(embeddings.image_features, embeddings.text_features, index)
+    assert torch.equal(again.pairs, embeddings.pairs)
+
+
+def test_there_is_no_index_when_a_text_has_several_images_or_none():
+    several = small_set(pairs=torch.tensor([[0, 0], [1, 0]]))
+    with pytest.raises(ValueError, match="5 have none and 1 have several|5 texts have none and 1 have several"):
+        several.text_image_index  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text_features": torch.ones(6, 2)}, "3 wide and text features 2"),
+        ({"image_features": torch.ones(4)}, "must be"),
+        ({"image_features": torch.empty(0, 3)}, "no image features"),
+        ({"image_features": torch.tensor([[1.0, 2, 3]] * 3 + [[1, float("nan"), 3]])}, "1 of 4 image .* row 3"),
+        ({"text_features": torch.tensor([[1.0, 2, 3]] * 5 + [[0.0, 0, 0]])}, "1 of 6 text .* zero .* row 5"),
+        ({"pairs": torch.tensor([[4, 0]])}, "image 4 and text 0, but there are 4 images"),
+        ({"pairs": torch.tensor([[0, -1]])}, "points at"),
+        ({"pairs": torch.tensor([0, 1])}, "must be .P, 2. int64"),
+        ({"relevant_pairs": torch.tensor([[0, 9]])}, "relevant_pairs points at"),
+        ({"labels": {"digit": torch.tensor([1])}}, r"labels\[digit\] has 1 entries for 4 images"),
+        ({"groups": torch.tensor([1])}, "groups has 1"),
+        ({"captions": ("a",)}, "captions has 1 entries for 6 texts"),
+        ({"image_ids": ("a",)}, "image_ids has 1"),
+    ],
+)
+def test_a_set_that_disagrees_with_itself_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        small_set(**changes)
+
+
+def test_selected_images_keep_their_own_texts_and_numbers():
+    chosen = small_set(relevant_pairs=torch.tensor([[2, 3], [2, 0], [0, 1], [3, 5]])).select_images(torch.tensor([2, 0]))
+    assert chosen.image_ids == ("c", "a")
+    assert chosen.captions == ("u", "v", "x", "y")
+    assert torch.equal(chosen.image_features, torch.tensor([[7.0, 8, 9], [1, 2, 3]]))
+    assert sorted(chosen.pairs.tolist()) == [[0, 2], [0, 3], [1, 0], [1, 1]]
+    assert sorted(chosen.relevant_pairs.tolist()) == [[0, 0], [0, 2], [1, 1]]
+    assert chosen.labels["digit"].tolist() == [4, 3]
+    assert chosen.groups.tolist() == [1, 0]
+
+
+def write(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def test_npz_round_trip(tmp_path):
+    rng = np.random.default_rng(0)
+    image, text = rng.normal(size=(3, 4)).astype(np.float16), rng.normal(size=(5, 4)).astype(np.float32)
+    index = np.array([0, 0, 1, 2, 2])
+    path = write(tmp_path / "x.npz", image=image, text=text, text_image_index=index, caption=np.array(list("abcde")))
+    loaded = EmbeddingSet.load_npz(path)
+    assert loaded.text_image_index.tolist() == index.tolist()
+    assert np.array_equal(loaded.image_features.numpy(), image.astype(np.float32))
+    assert loaded.captions == tuple("abcde")
+    unpaired = EmbeddingSet.load_npz(write(tmp_path / "y.npz", image=image, text=text))
+    assert len(unpaired.pairs) == 0
+
+
+def test_npz_that_cannot_be_read_says_so(tmp_path):
+    good = write(tmp_path / "x.npz", image=np.ones((2, 3)), text=np.ones((2, 3)))
+    torn = tmp_path / "torn.npz"
+    torn.write_bytes(good.read_bytes()[:-30])
+    for path, message in (
+        (torn, "cannot read embeddings from"),
+        (tmp_path / "absent.npz", "cannot read embeddings from"),
+        (write(tmp_path / "z.npz", images=np.ones((2, 3))), r"no array \['image', 'text'\]; it has \['images'\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            EmbeddingSet.load_npz(path)
