@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterator
 
 import torch
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from i0t.config import compose, instantiate
+from i0t.data.base import Batch
+from i0t.data.mad import MadDataModule
 from i0t.metrics.functional import bootstrap_interval
 
 
@@ -38,7 +43,7 @@ def main(overrides: list[str]) -> dict[str, float]:
     return {name: float(found["mean"]) for name, found in accuracies.items()}
 
 
-def train(cfg, data, tower, heads) -> None:
+def train(cfg: DictConfig, data: MadDataModule, tower: nn.Module, heads: nn.ModuleDict) -> None:
     """As many steps as ``train.py``, on the same batches."""
     parameters = [*tower.parameters(), *heads.parameters()]
     matrices, vectors = [p for p in parameters if p.ndim >= 2], [p for p in parameters if p.ndim < 2]
@@ -59,7 +64,7 @@ def train(cfg, data, tower, heads) -> None:
         schedule.step()
 
 
-def endless(loader):
+def endless(loader: DataLoader[Batch]) -> Iterator[Batch]:
     """Batches of epoch after epoch."""
     epoch = 0
     while True:
@@ -69,7 +74,7 @@ def endless(loader):
 
 
 @torch.no_grad()
-def evaluate(data, tower, heads) -> dict[str, dict[str, torch.Tensor]]:
+def evaluate(data: MadDataModule, tower: nn.Module, heads: nn.ModuleDict) -> dict[str, dict[str, torch.Tensor]]:
     """Accuracy on the test split, resampling source digits."""
     tower.eval()
     features = torch.cat([tower(batch.images) for batch in data.eval_dataloader("test")])

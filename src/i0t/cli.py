@@ -6,11 +6,12 @@ Nothing heavy is imported here, so that ``--help`` and errors in a config answer
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -70,26 +71,29 @@ def _run_hydra(command: Command, task: str, arguments: argparse.Namespace) -> No
     hydra.main(config_path=str(conf_dir()), config_name=command.config_name, version_base="1.3")(run)()
 
 
-class _one_line_errors:  # noqa: N801 - reads as a statement
-    """Prints what is wrong with the user's input as one line and leaves with code 2; bugs keep their traceback."""
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Says in one line what is wrong with the user's input and leaves with code 2; bugs keep their traceback."""
+    if "HYDRA_FULL_ERROR" in os.environ:
+        yield
+        return
+    try:
+        yield
+    except KeyboardInterrupt:
+        _leave("interrupted outside training", EXIT_INTERRUPTED)
+    except ConfigError as error:
+        _leave(f"error: {error}", EXIT_USER_ERROR)
+    except (ValueError, FileNotFoundError) as error:
+        _leave(f"error: {error} (HYDRA_FULL_ERROR=1 shows where)", EXIT_USER_ERROR)
+    except Exception as error:
+        # Told by its attribute: importing the class would import torch.
+        signal_number = getattr(error, "signal_number", None)
+        if signal_number is None:
+            raise
+        _leave(str(error), 128 + signal_number)
 
-    def __enter__(self) -> None:
-        return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> bool:
-        if error is None or "HYDRA_FULL_ERROR" in os.environ:
-            return False
-        stopped_by = getattr(error, "signal_number", None)
-        if stopped_by is not None:
-            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)  # noqa: T201
-            raise SystemExit(128 + stopped_by)
-        if isinstance(error, KeyboardInterrupt):
-            print(f"{Path(sys.argv[0]).name}: interrupted outside training; nothing to resume from this part", file=sys.stderr)  # noqa: T201
-            raise SystemExit(EXIT_INTERRUPTED)
-        if isinstance(error, (ConfigError, ValueError, FileNotFoundError)):
-            line = " ".join(str(error).split())
-            note = "" if isinstance(error, ConfigError) else " (HYDRA_FULL_ERROR=1 shows where)"
-            print(f"{Path(sys.argv[0]).name}: error: {line}{note}", file=sys.stderr)  # noqa: T201
-            sys.stdout.flush()
-            raise SystemExit(EXIT_USER_ERROR)
-        return False
+def _leave(message: str, code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.write(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}\n")
+    raise SystemExit(code)

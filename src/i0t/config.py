@@ -141,7 +141,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), *, config_dir: str 
         ConfigError: As :func:`check_command`.
     """
     (config,) = check_command(Command(config_name, list(overrides), config_dir))
-    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def _loader(command: Command) -> ConfigLoaderImpl:
@@ -178,11 +178,11 @@ def _baseline(loader: ConfigLoaderImpl, config_name: str, overrides: list[str], 
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
     kept = []
     for override in parsed:
-        if override.key_or_group == "experiment" and override.value() is not None:
-            kept.append(f"{override.input_line.split('=')[0]}={_without_values(loader, str(override.value()))}")
-        elif override.package is not None or loader.list_groups(override.key_or_group.rpartition("/")[0] or ""):
-            if override.package is not None or override.key_or_group in _groups(loader, override.key_or_group):
-                kept.append(str(override.input_line))
+        key, text = override.key_or_group, str(override.input_line)
+        if key == "experiment" and override.value() is not None:
+            kept.append(f"{text.partition('=')[0]}={_without_values(loader, str(override.value()))}")
+        elif override.package is not None or key in _groups(loader, key):
+            kept.append(text)
     with explain(loader, config_name, kept):
         return loader.load_configuration(config_name, kept, run_mode=run_mode)
 
@@ -239,9 +239,8 @@ def _leaves(node: Any, prefix: str = "", strict: bool = True) -> Iterator[tuple[
     if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
         if "_target_" in node:
             strict = str(node["_target_"]).startswith("i0t.")
-        for name in node:
-            child = node._get_node(name)
-            yield from _leaves(child, f"{prefix}.{name}" if prefix else str(name), strict)
+        for name in map(str, node):
+            yield from _leaves(node._get_node(name), f"{prefix}.{name}" if prefix else name, strict)
         return
     value = node
     if isinstance(node, ListConfig):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def explain(loader: ConfigLoaderImpl, config_name: str, overrides: list[str]) ->
     try:
         yield
     except OverrideParseException as error:
-        raise ConfigError(f"cannot read '{error.override}': write key=value, and quote values with , = or spaces")
+        text = f"cannot read '{error.override}': write key=value, and quote values with , = or spaces"
+        raise ConfigError(text) from error
     except MissingConfigException as error:
         raise ConfigError(_missing_file(loader, error)) from error
     except ConfigCompositionException as error:
@@ -77,11 +79,11 @@ def _composition(loader: ConfigLoaderImpl, config_name: str, error: ConfigCompos
     in_file = re.search(r"Key '([^']+)' not in '\w+'\s+full_key: (\S+)", str(error))
     if in_file:
         where = text.partition(":")[0].replace("In ", "in ")
-        keys = loader.load_configuration(config_name, [], _run_mode())
-        return f"unknown key '{in_file[2]}' {where}{nearest(in_file[1], map(str, keys))}"
+        root = loader.load_configuration(config_name, [], RunMode.RUN)
+        return f"unknown key '{in_file[2]}' {where}{nearest(in_file[1], map(str, root))}"
     if "No match in the defaults list" in text:
         key = text.split("'")[1::2][-1]
-        keys = [*loader.list_groups(""), *loader.load_configuration(config_name, [], _run_mode())]
+        keys = [*loader.list_groups(""), *loader.load_configuration(config_name, [], RunMode.RUN)]
         return f"unknown key or group '{key}'{nearest(key.partition('@')[0], keys)}"
     return text
 
@@ -91,12 +93,6 @@ def _nearest_key(full_key: str, key: str, keys: list[str]) -> str:
     if close:
         return f"; did you mean '{full_key[: len(full_key) - len(key)]}{close[0]}'?"
     return f" (valid here: {', '.join(sorted(keys))})"
-
-
-def _run_mode() -> Any:
-    from hydra.types import RunMode
-
-    return RunMode.RUN
 
 
 def _first_line(error: BaseException) -> str:

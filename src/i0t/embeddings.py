@@ -162,10 +162,10 @@ class EmbeddingSet:
 
     @classmethod
     def load_npz(cls, path: str | Path) -> EmbeddingSet:
-        """Reads an ``.npz`` with ``image`` (N, D), ``text`` (M, D) and optionally ``text_image_index`` (M,) or ``pairs``.
+        """Reads an ``.npz`` with ``image`` (N, D) and ``text`` (M, D).
 
-        Optional too: ``image_id`` (N,) and ``caption`` (M,). With neither index nor pairs, and N = M, the sets are
-        taken as unpaired.
+        Optional: ``text_image_index`` (M,) or ``pairs`` (P, 2), ``image_id`` (N,) and ``caption`` (M,). With neither index
+        nor pairs the sets are taken as unpaired.
 
         Raises:
             ValueError: If the file is missing, is not such a file, or its arrays disagree.

@@ -105,8 +105,7 @@ def assemble(
     features: Features,
     info: SplitInfo,
     *,
-    logit_scale: float,
-    logit_bias: float | None,
+    logits: tuple[float, float | None],
     prompts: Mapping[str, PromptTable] | None = None,
     with_relevant_pairs: bool = False,
 ) -> EmbeddingSet:
@@ -115,8 +114,7 @@ def assemble(
     Args:
         features: All rows of the split, or one rank's share of the images with their texts.
         info: The split.
-        logit_scale: Of the model.
-        logit_bias: Of the model.
+        logits: Scale and bias of the model's logits.
         prompts: Encoded prompt tables.
         with_relevant_pairs: Compute the pairs that retrieval counts as hits; needs the whole split.
     """
@@ -132,8 +130,8 @@ def assemble(
         features.text_features[text_order],
         local_image[info.text_image_index[text_rows]],
         relevant_pairs=relevant,
-        logit_scale=logit_scale,
-        logit_bias=logit_bias,
+        logit_scale=logits[0],
+        logit_bias=logits[1],
         labels={name: label[image_rows] for name, label in info.labels.items()},
         class_names={name: tuple(names) for name, names in info.class_names.items()},
         groups=None if info.groups is None else info.groups[image_rows],

@@ -106,24 +106,21 @@ class _Session:
         """This rank's rows of a split."""
         if split not in self._features:
             self.datamodule.setup("predict")
-            parts = self.trainer.predict(self.module, dataloaders=self.datamodule.eval_dataloader(split))
+            parts: Any = self.trainer.predict(self.module, dataloaders=self.datamodule.eval_dataloader(split))
             self._features[split] = Features.cat(parts or [])
         return self._features[split]
 
     def local_set(self, split: str) -> EmbeddingSet:
         """This rank's share of a split, to fit on."""
-        return assemble(self.features(split), self.datamodule.describe(split), **self._logits())
+        return assemble(self.features(split), self.datamodule.describe(split), logits=self.module.model.logit_values())
 
     def whole_set(self, split: str) -> EmbeddingSet:
         """The whole split with prompts and relevant pairs, to measure."""
         info = self.datamodule.describe(split)
         prompts = encode_prompts(self.module.model.eval(), info.prompts, self.module.device)
         gathered = self.features(split).gathered()
-        return assemble(gathered, info, prompts=prompts, with_relevant_pairs=True, **self._logits())
-
-    def _logits(self) -> dict[str, float | None]:
-        scale, bias = self.module.model.logits()
-        return {"logit_scale": scale.item(), "logit_bias": None if bias is None else bias.item()}
+        logits = self.module.model.logit_values()
+        return assemble(gathered, info, logits=logits, prompts=prompts, with_relevant_pairs=True)
 
     def fit(self, reducer: GapReducer) -> None:
         """Fits a reducer on its split, all ranks together."""

@@ -118,15 +118,12 @@ class ClipModule(pl.LightningModule):
         """Raw features, for the cache and for evaluation."""
         return encode_batch(self.model, batch)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Weight decay on matrices and kernels only, as in open_clip; the schedule runs per step."""
         assert self.make_optimizer is not None, "this module was built to encode, not to train"
         trained = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim >= 2]},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = self.make_optimizer([group for group in groups if group["params"]])
+        matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
+        optimizer = self.make_optimizer([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}])
         if self.make_scheduler is None:
             return {"optimizer": optimizer}
         schedule = self.make_scheduler(optimizer, num_steps=int(self.trainer.estimated_stepping_batches))

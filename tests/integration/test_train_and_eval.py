@@ -190,7 +190,9 @@ def test_a_fitted_reducer_is_refitted_before_each_validation(tmp_path, monkeypat
 
     fitted = []
     original = Posthoc.fit
-    monkeypatch.setattr(Posthoc, "fit", lambda self, rows: (fitted.append(len(rows.image_features)), original(self, rows)))
+    monkeypatch.setattr(
+        Posthoc, "fit", lambda self, rows: (fitted.append(len(rows.image_features)), original(self, rows))
+    )
     numbers = train_in(tmp_path, "gap_reducer=posthoc", "gap_reducer.fit_split=val", "compare=baseline")
     assert fitted == [720, 720, 720], "at steps 3 and 6, and to the final weights"
     assert "test/posthoc/gap/rmg" in numbers

@@ -28,7 +28,7 @@ def test_text_image_index_and_its_constructor_are_inverse():
 
 def test_there_is_no_index_when_a_text_has_several_images_or_none():
     several = small_set(pairs=torch.tensor([[0, 0], [1, 0]]))
-    with pytest.raises(ValueError, match="5 have none and 1 have several|5 texts have none and 1 have several"):
+    with pytest.raises(ValueError, match="5 texts have none and 1 have several"):
         several.text_image_index  # noqa: B018
 
 
@@ -56,7 +56,9 @@ def test_a_set_that_disagrees_with_itself_is_refused(changes, message):
 
 
 def test_selected_images_keep_their_own_texts_and_numbers():
-    chosen = small_set(relevant_pairs=torch.tensor([[2, 3], [2, 0], [0, 1], [3, 5]])).select_images(torch.tensor([2, 0]))
+    chosen = small_set(relevant_pairs=torch.tensor([[2, 3], [2, 0], [0, 1], [3, 5]])).select_images(
+        torch.tensor([2, 0])
+    )
     assert chosen.image_ids == ("c", "a")
     assert chosen.captions == ("u", "v", "x", "y")
     assert torch.equal(chosen.image_features, torch.tensor([[7.0, 8, 9], [1, 2, 3]]))

@@ -22,15 +22,8 @@ class RefitReducer(pl.Callback):
         reducer = pl_module.gap_reducer
         if reducer.trainable or not reducer.needs_fit:
             return
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule, split = trainer.datamodule, reducer.fit_split  # type: ignore[attr-defined]
         assert isinstance(datamodule, ImageTextDataModule)
-        features = encode_loader(pl_module.model, datamodule.eval_dataloader(reducer.fit_split), pl_module.device)
-        scale, bias = pl_module.model.logits()
-        reducer.fit(
-            assemble(
-                features,
-                datamodule.describe(reducer.fit_split),
-                logit_scale=scale.item(),
-                logit_bias=None if bias is None else bias.item(),
-            )
-        )
+        assert split is not None, "a reducer that needs fitting has a split"
+        features = encode_loader(pl_module.model, datamodule.eval_dataloader(split), pl_module.device)
+        reducer.fit(assemble(features, datamodule.describe(split), logits=pl_module.model.logit_values()))

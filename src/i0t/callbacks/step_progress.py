@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class StepProgress(ProgressBar):
-    """Steps done of ``max_steps``, with the last loss and gap; Lightning's own bars count epochs, which have no end here.
+    """Steps done of ``max_steps``, with the last loss and gap; Lightning's own bars count epochs without an end.
 
     Args:
         refresh_rate: Steps between two updates.

@@ -13,7 +13,7 @@ class ObjectBias:
     """MOAD of both modalities: the object's term minus the mean over the other labels.
 
     Args:
-        object_label: The label that is the object; ``None``: the one the data set names (``provenance["main_object"]``).
+        object_label: The label that is the object; ``None``: the data set's own (``provenance["main_object"]``).
     """
 
     def __init__(self, *, object_label: str | None) -> None:

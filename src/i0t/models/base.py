@@ -68,6 +68,11 @@ class ClipModel(nn.Module):
         """The logit scale and bias, each ``()``."""
         return self.log_logit_scale.exp(), getattr(self.clip, "logit_bias", None)
 
+    def logit_values(self) -> tuple[float, float | None]:
+        """The logit scale and bias as numbers (waits for the device)."""
+        scale, bias = self.logits()
+        return scale.item(), None if bias is None else bias.item()
+
     def forward(self, images: Tensor, tokens: Tensor) -> ClipOutput:
         """Encodes ``(B, 3, H, W)`` images and ``(T, L)`` tokens."""
         return ClipOutput(self.encode_image(images), self.encode_text(tokens), *self.logits())

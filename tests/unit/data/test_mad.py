@@ -7,7 +7,9 @@ from i0t.data import mad_generator as mad
 
 
 def datamodule(*overrides):
-    cfg = compose("train", ["paths.output_dir=out", "data.limit=6", "data.batch_size=32", "data.generator_workers=0", *overrides])
+    cfg = compose(
+        "train", ["paths.output_dir=out", "data.limit=6", "data.batch_size=32", "data.generator_workers=0", *overrides]
+    )
     model = instantiate(cfg.model)
     built = instantiate(cfg.data)
     built.bind(transform=model.transform, tokenizer=model.tokenizer)

@@ -90,8 +90,8 @@ def test_other_positives_never_count_against_a_query():
     image = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     text = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     ranks = F.retrieval_ranks(image, text, torch.tensor([0, 0, 1]))
-    assert ranks[0].tolist() == [1, 1]
-    assert ranks[1].tolist() == [1, 2, 1]
+    assert ranks[0].ranks.tolist() == [1, 1]
+    assert ranks[1].ranks.tolist() == [1, 2, 1]
 
 
 def test_known_answers():
