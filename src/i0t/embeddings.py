@@ -164,8 +164,8 @@ class EmbeddingSet:
     def load_npz(cls, path: str | Path) -> EmbeddingSet:
         """Reads an ``.npz`` with ``image`` (N, D) and ``text`` (M, D).
 
-        Optional: ``text_image_index`` (M,) or ``pairs`` (P, 2), ``image_id`` (N,) and ``caption`` (M,). With neither index
-        nor pairs the sets are taken as unpaired.
+        Optional: ``text_image_index`` (M,) or ``pairs`` (P, 2), without which the sets are taken as unpaired;
+        ``image_id`` (N,) and ``caption`` (M,).
 
         Raises:
             ValueError: If the file is missing, is not such a file, or its arrays disagree.

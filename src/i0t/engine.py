@@ -305,4 +305,6 @@ def _quiet() -> None:
     # MAD's images lie in memory; a worker process would only copy them.
     warnings.filterwarnings("ignore", ".*does not have many workers.*", module="pytorch_lightning")
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*", module="pytorch_lightning")
+    # It is: the sampler skips what the interrupted epoch has seen (a test compares with an uninterrupted run).
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*", module="pytorch_lightning")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*", module="pytorch_lightning")

@@ -33,7 +33,7 @@ def test_epochs_and_seeds_shuffle_differently_and_repeatably(world):
     def order(seed, epoch):
         sampler = GlobalBatchSampler(40, batch_size=40, seed=seed)
         sampler.set_epoch(epoch)
-        return list(sampler)[0]
+        return next(iter(sampler))
 
     assert order(0, 0) == order(0, 0)
     assert len({tuple(order(seed, epoch)) for seed in range(2) for epoch in range(2)}) == 4
