@@ -3,7 +3,12 @@
 import csv
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +19,7 @@ from i0t import engine, runs
 from i0t.callbacks.graceful_stop import StoppedBySignal
 from i0t.config import Command, ConfigError, compose
 
+ROOT = Path(__file__).resolve().parents[2]
 ROWS = ("none", "posthoc", "posthoc_test", "async_bn")
 TINY = ("debug=tiny", "logger=[csv]", "report=false")
 
@@ -141,6 +147,31 @@ def test_a_stopped_run_resumes_to_exactly_the_uninterrupted_one(finished, tmp_pa
     assert numbers == whole
     assert_same_weights(weights(reference), weights(folder))
     assert losses_of(folder) == losses_of(reference), "the curve is whole"
+
+
+@pytest.mark.slow
+def test_a_killed_process_says_how_to_go_on_and_does(run_script, tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "debug=tiny", "trainer.max_steps=100000", "report=false"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("outputs/mad/*/checkpoints/last.ckpt")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert re.search(r"^train.py: stopped by SIGTERM after step \d+; go on with resume=\S+$", stderr, re.MULTILINE)
+    (folder,) = (tmp_path / "outputs" / "mad").iterdir()
+    step = runs.read_checkpoint(folder / runs.CHECKPOINT)["global_step"]
+    # The saved config says how far: shorten it, as a user cannot by an override.
+    config = (folder / runs.CONFIG_FILE).read_text()
+    (folder / runs.CONFIG_FILE).write_text(config.replace("max_steps: 100000", f"max_steps: {step + 2}"))
+    done = run_script("train.py", "resume=last")
+    assert done.returncode == 0, done.stderr
+    assert runs.read_checkpoint(folder / runs.CHECKPOINT)["global_step"] == step + 2
+    assert numbers_of(folder)
+    assert len(list((tmp_path / "outputs" / "mad").iterdir())) == 1, "it went on in the same folder"
 
 
 def test_eval_gives_the_numbers_that_training_printed(finished, run_script, tmp_path):
