@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install train test test-quick lint format bench clean
+.PHONY: help install train test test-quick test-lowest lint format bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,11 @@ test: $(STAMP)  ## the whole suite, offline
 test-quick: $(STAMP)  ## what bare pytest runs
 	$(BIN)/python -m pytest
 
+test-lowest:  ## the quick tests with the lowest supported versions, in an environment of their own
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --constraint lowest.txt --editable '.[dev]'
+	.venv-lowest/bin/python -m pytest
+
 lint: $(STAMP)  ## ruff, mypy, codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,4 +45,4 @@ bench: $(STAMP)  ## this project beside its peers, in one run each
 	$(BIN)/python benchmarks/mad_generation.py
 
 clean:  ## remove the environment and caches, not your runs
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -16,6 +16,7 @@ def isolated_environment(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setenv("I0T_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
     patch.setenv("HF_HUB_OFFLINE", "1")
+    patch.setenv("NETRC", os.devnull)
     patch.setenv("WANDB_DIR", str(tmp_path_factory.mktemp("wandb")))
     for name in ("WANDB_API_KEY", "WANDB_MODE", "HYDRA_FULL_ERROR", "I0T_TRUSTED"):
         patch.delenv(name, raising=False)

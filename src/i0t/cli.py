@@ -58,17 +58,33 @@ def _run_hydra(command: Command, task: str, arguments: argparse.Namespace) -> No
     dropped = set(arguments.overrides) - set(command.overrides)
     kept = [a for a in typed[1:] if a not in dropped]
     added = [o for o in command.overrides if o not in arguments.overrides]
+    failures: list[object] = []
 
     def run(config: DictConfig) -> Any:
         sys.argv = typed  # Lightning starts the other ranks of a DDP run with the same command
-        with _one_line_errors(), runs.discarded_if_not_started(Path(config.paths.output_dir)):
-            from i0t import engine
-
-            return getattr(engine, task)(config)
+        if not command.multirun:
+            with runs.discarded_if_not_started(Path(config.paths.output_dir)):
+                return _run_task(task, config)
+        try:
+            return _run_task(task, config)
+        except SystemExit as left:
+            if left.code != EXIT_USER_ERROR:
+                raise  # stopped by a signal: the whole multirun is
+            failures.append(config.paths.output_dir)  # the others go on
+            return None
 
     sys.argv = [typed[0], *kept, *added]
     run.__module__ = "__main__"
     hydra.main(config_path=str(conf_dir()), config_name=command.config_name, version_base="1.3")(run)()
+    if failures:
+        _leave(f"error: {len(failures)} job(s) failed: {', '.join(map(str, failures))}", EXIT_USER_ERROR)
+
+
+def _run_task(task: str, config: DictConfig) -> Any:
+    with _one_line_errors():
+        from i0t import engine
+
+        return getattr(engine, task)(config)
 
 
 @contextlib.contextmanager
@@ -83,7 +99,8 @@ def _one_line_errors() -> Iterator[None]:
         _leave("interrupted outside training", EXIT_INTERRUPTED)
     except ConfigError as error:
         _leave(f"error: {error}", EXIT_USER_ERROR)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
+        # Every check of user input raises these; a bug that does is found with the variable that the line names.
         _leave(f"error: {error} (HYDRA_FULL_ERROR=1 shows where)", EXIT_USER_ERROR)
     except Exception as error:
         # Told by its attribute: importing the class would import torch.

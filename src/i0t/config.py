@@ -60,6 +60,7 @@ class TrainConfig:
     paths: Any = MISSING
     report: bool = True
     resume: str | None = None
+    row: str | None = None  # name of the run's own reducer in the table; kept for a resumed run
 
 
 @dataclass
@@ -167,10 +168,14 @@ def _check_job(loader: ConfigLoaderImpl, config_name: str, overrides: list[str],
     if missing:
         hint = HINTS.get(missing[0].rpartition(".")[2])
         raise ConfigError(f"{missing[0]} must be given: {missing[0]}=…" + (f" ({hint})" if hint else ""))
-    if run_mode == RunMode.MULTIRUN and str(config.trainer.get("strategy")).startswith("ddp"):
+    if run_mode == RunMode.MULTIRUN and not _on_one_device(config.trainer):
         # Every further rank would start the whole sweep again, in a folder of its own.
-        raise ConfigError("a multirun's jobs run on one device each; start one train.py per job for trainer=ddp")
+        raise ConfigError("a multirun's jobs run on one device each (trainer.devices=1); start one train.py per job")
     return config
+
+
+def _on_one_device(trainer: DictConfig) -> bool:
+    return trainer.get("devices") == 1 and trainer.get("num_nodes") == 1
 
 
 def _baseline(loader: ConfigLoaderImpl, config_name: str, overrides: list[str], run_mode: RunMode) -> DictConfig:

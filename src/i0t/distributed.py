@@ -9,7 +9,7 @@ Shapes: B rows of this rank, W ranks.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -135,3 +135,36 @@ def all_reduce_sum_with_grad(x: Tensor) -> Tensor:
         return x
     total: Tensor = _AllReduceSum.apply(x)
     return total
+
+
+class BatchMoments(NamedTuple):
+    """Statistics of the batch of all ranks, with gradients; C channels.
+
+    Attributes:
+        centred: The input of this rank minus the mean, of its shape.
+        mean: ``(C,)``.
+        variance: ``(C,)``, biased.
+        num_values: ``()`` values per channel over all ranks.
+    """
+
+    centred: Tensor
+    mean: Tensor
+    variance: Tensor
+    num_values: Tensor
+
+
+def batch_moments(x: Tensor) -> BatchMoments:
+    """Mean and variance per channel over the batch of all ranks, by two all-reduces, (C + 1,) and (C,).
+
+    Args:
+        x: ``(B, C, ...)``; ranks may hold different numbers of rows.
+    """
+    dims = [0, *range(2, x.ndim)]
+    shape = [1, -1, *[1] * (x.ndim - 2)]
+    values = x.new_full((1,), x.numel() // x.shape[1])
+    sums = all_reduce_sum_with_grad(torch.cat([x.sum(dims), values]))
+    count = sums[-1].detach()
+    mean = sums[:-1] / count
+    centred = x - mean.view(shape)
+    variance = all_reduce_sum_with_grad(centred.square().sum(dims)) / count
+    return BatchMoments(centred, mean, variance, count)

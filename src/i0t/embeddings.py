@@ -122,6 +122,11 @@ class EmbeddingSet:
         return self.image_features.shape[1]
 
     @property
+    def has_one_image_per_text(self) -> bool:
+        """Whether :attr:`text_image_index` exists."""
+        return bool((torch.bincount(self.pairs[:, 1], minlength=self.num_texts) == 1).all())
+
+    @property
     def text_image_index(self) -> Tensor:
         """``(M,)`` int64: the image row of each text.
 
@@ -171,6 +176,8 @@ class EmbeddingSet:
             ValueError: If the file is missing, is not such a file, or its arrays disagree.
         """
         path = Path(path)
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise ValueError(f"{path} is truncated or not an .npz file")
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}

@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import WandbLogger
 from rich.console import Console
 
 from i0t import runs
@@ -55,15 +56,19 @@ def train(cfg: DictConfig) -> dict[str, float]:
     reducers = _reducers(cfg, module)  # a row that cannot be built must not cost a training run
     history = _find(callbacks := list(_instantiate_all(cfg.callbacks)), History)
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=list(_instantiate_all(cfg.logger)))
+    _check_measurable(cfg, trainer, datamodule)
     if trainer.is_global_zero and cfg.resume is None:
-        runs.write_atomically(run_dir / runs.CONFIG_FILE, to_yaml(cfg))
+        runs.write_atomically(run_dir / runs.CONFIG_FILE, to_yaml({**plain, "row": _row_name(cfg)}))
     _log_config(trainer, plain)
     ckpt_path = run_dir / runs.CHECKPOINT
-    trainer.fit(module, datamodule=datamodule, ckpt_path=ckpt_path if cfg.resume else None, weights_only=True)
-    session = _Session(trainer, module, datamodule)
-    session.fit_main_reducer()
-    trainer.save_checkpoint(ckpt_path)
-    return session.finish(cfg, "test", reducers, history=history.values if history else {})
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=ckpt_path if cfg.resume else None, weights_only=True)
+        session = _Session(trainer, module, datamodule)
+        session.fit_main_reducer()
+        trainer.save_checkpoint(ckpt_path)
+        return session.finish(cfg, "test", reducers, history=history.values if history else {})
+    finally:
+        _close_loggers(trainer)
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float]:
@@ -87,7 +92,8 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         raise ConfigError("these data must be encoded: name a model (model=…) or a checkpoint (ckpt_path=…)")
     checkpoint = None if cfg.ckpt_path is None else runs.read_checkpoint(Path(cfg.ckpt_path))
     module = _module_for_evaluation(cfg, checkpoint)
-    trainer = instantiate(cfg.trainer, logger=False, callbacks=[StepProgress(refresh_rate=1)])
+    bar = [StepProgress(refresh_rate=1)] if cfg.trainer.get("enable_progress_bar") else []
+    trainer = instantiate(cfg.trainer, logger=False, callbacks=bar)
     source.bind(transform=module.model.transform, tokenizer=module.model.tokenizer)
     session = _Session(trainer, module, source)
     return session.finish(cfg, cfg.split, _reducers(cfg, module), history={})
@@ -114,13 +120,13 @@ class _Session:
         """This rank's share of a split, to fit on."""
         return assemble(self.features(split), self.datamodule.describe(split), logits=self.module.model.logit_values())
 
-    def whole_set(self, split: str) -> EmbeddingSet:
-        """The whole split with prompts and relevant pairs, to measure."""
+    def whole_set(self, split: str, *, with_relevant_pairs: bool) -> EmbeddingSet:
+        """The whole split with prompts, to measure."""
         info = self.datamodule.describe(split)
         prompts = encode_prompts(self.module.model.eval(), info.prompts, self.module.device)
         gathered = self.features(split).gathered()
         logits = self.module.model.logit_values()
-        return assemble(gathered, info, logits=logits, prompts=prompts, with_relevant_pairs=True)
+        return assemble(gathered, info, logits=logits, prompts=prompts, with_relevant_pairs=with_relevant_pairs)
 
     def fit(self, reducer: GapReducer) -> None:
         """Fits a reducer on its split, all ranks together."""
@@ -146,14 +152,13 @@ class _Session:
         for reducer in reducers.values():
             if reducer is not self.module.gap_reducer:
                 self.fit(reducer)
-        embeddings = self.whole_set(split)
+        embeddings = self.whole_set(split, with_relevant_pairs=_wants_pairs(cfg, self.trainer))
         if not self.trainer.is_global_zero:
             return {}
-        rows = _measure(cfg, reducers, embeddings)
+        rows = _measure(cfg, split, reducers, embeddings)
         numbers = _write(cfg, split, rows, embeddings, lambda row: self.datamodule.images(split, [row])[0], history)
         for logger in self.trainer.loggers:
             logger.log_metrics(numbers, step=self.trainer.global_step)
-            logger.finalize("success")
         return numbers
 
 
@@ -198,7 +203,7 @@ def _evaluate_embeddings(cfg: DictConfig, source: Any) -> dict[str, float]:
     for reducer in reducers.values():
         if reducer.needs_fit:
             reducer.fit(source.load(reducer.fit_split))
-    return _write(cfg, cfg.split, _measure(cfg, reducers, embeddings), embeddings, None, {})
+    return _write(cfg, cfg.split, _measure(cfg, cfg.split, reducers, embeddings), embeddings, None, {})
 
 
 def _reducers(cfg: DictConfig, module: ClipModule | None, dim: int | None = None) -> dict[str, GapReducer]:
@@ -209,23 +214,32 @@ def _reducers(cfg: DictConfig, module: ClipModule | None, dim: int | None = None
         if node is not None:
             reducers[str(name)] = instantiate(node, dim=dim)
     if "optimizer" not in cfg and cfg.gap_reducer is not None:
-        reducers[_row_name(cfg)] = instantiate(cfg.gap_reducer, dim=dim)
+        reducers[_free_name(_row_name(cfg), reducers)] = instantiate(cfg.gap_reducer, dim=dim)
     elif module is not None and (module.gap_reducer.trainable or module.gap_reducer.needs_fit):
-        reducers[str(module.config["row"])] = module.gap_reducer
+        reducers[_free_name(str(module.config["row"]), reducers)] = module.gap_reducer
     return reducers
+
+
+def _free_name(name: str, taken: Mapping[str, GapReducer]) -> str:
+    """The run's own reducer never hides a row of ``compare``."""
+    return f"{name}_of_run" if name in taken else name
 
 
 def _row_name(cfg: DictConfig) -> str:
     """The choice of the group ``gap_reducer``; for a config composed elsewhere the file its class stands in."""
+    if cfg.get("row"):
+        return str(cfg.row)
     if HydraConfig.initialized() and HydraConfig.get().runtime.choices.get("gap_reducer"):
         return str(HydraConfig.get().runtime.choices["gap_reducer"])
     return str(cfg.gap_reducer["_target_"]).split(".")[-2]
 
 
-def _measure(cfg: DictConfig, reducers: Mapping[str, GapReducer], embeddings: EmbeddingSet) -> list[RowResult]:
+def _measure(
+    cfg: DictConfig, split: str, reducers: Mapping[str, GapReducer], embeddings: EmbeddingSet
+) -> list[RowResult]:
     evaluations: dict[str, Evaluation] = {str(name): instantiate(node) for name, node in cfg.evaluation.items()}
     try:
-        return [evaluate_row(name, reducer, embeddings, evaluations) for name, reducer in reducers.items()]
+        return [evaluate_row(name, one, embeddings, evaluations, split=split) for name, one in reducers.items()]
     except NotFittedError as error:
         raise ConfigError(str(error)) from error
 
@@ -297,6 +311,27 @@ def _find(callbacks: list[Any], kind: type[History]) -> History | None:
 def _log_config(trainer: pl.Trainer, plain: Mapping[str, Any]) -> None:
     for logger in trainer.loggers:
         logger.log_hyperparams({key: plain[key] for key in (*_IN_CHECKPOINT, "optimizer", "scheduler", "trainer")})
+
+
+def _wants_pairs(cfg: DictConfig, trainer: pl.Trainer) -> bool:
+    """Whether this rank needs the true pairs: the one that measures, if retrieval is measured or shown."""
+    return trainer.is_global_zero and bool(cfg.report or "retrieval" in cfg.evaluation)
+
+
+def _check_measurable(cfg: DictConfig, trainer: pl.Trainer, datamodule: ImageTextDataModule) -> None:
+    """Fails before the training, not after it, where the test split cannot be measured as asked."""
+    datamodule.prepare_data()
+    relevant_pairs = datamodule.describe("test").relevant_pairs
+    if relevant_pairs is not None and _wants_pairs(cfg, trainer):
+        relevant_pairs()
+
+
+def _close_loggers(trainer: pl.Trainer) -> None:
+    """Ends the runs of the dashboards, so that the next job of a multirun starts its own."""
+    for logger in trainer.loggers:
+        logger.finalize("success")
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
 
 
 def _quiet() -> None:

@@ -28,6 +28,8 @@ CHECKPOINT_KEY = "i0t"
 _LIBRARIES = ("torch", "pytorch-lightning", "open_clip_torch", "torchmetrics", "hydra-core", "numpy", "scikit-learn")
 # What may stand beside `resume=`: nothing that could change the run that goes on.
 _BESIDE_RESUME = ("resume", "name", "hydra.job.name", "hydra.run.dir", "hydra.output_subdir")
+# What Hydra puts into a run folder before the run starts.
+_FIRST_FILES = {".hydra", "i0t.log"}
 _FROM_CHECKPOINT = "from_checkpoint"
 
 
@@ -46,11 +48,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def discarded_if_not_started(folder: Path) -> Iterator[None]:
-    """Removes a run folder that an error leaves without checkpoint and without numbers: there is nothing in it."""
+    """Removes a run folder that an error leaves without checkpoint and without numbers: there is nothing in it.
+
+    Only a folder that is new, with nothing but Hydra's own first files in it; anything else is somebody's.
+    """
+    new = not folder.exists() or {path.name for path in folder.iterdir()} <= _FIRST_FILES
     try:
         yield
     except BaseException:  # Ctrl-C as well
-        if not (folder / CHECKPOINT).exists() and not (folder / METRICS_FILE).exists():
+        started = (folder / CHECKPOINT).exists() or (folder / METRICS_FILE).exists()
+        if new and not started and os.environ.get("LOCAL_RANK", "0") == "0":
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -93,12 +100,34 @@ def prepare_training(command: Command) -> Command:
             "or start a new run without resume"
         )
     folder = _folder_to_resume(str(resume), given.get("name", "mad"))
-    config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    read_checkpoint(folder / CHECKPOINT, f"resume={resume}")
+    config = _saved_config(folder)
     config["resume"] = str(folder)
     node = {"defaults": ["train_schema", {"hydra": "default"}, "_self_"], **config}
     ConfigStore.instance().store(name="resumed_train", node=node)
     kept = [o for o in command.overrides if o.startswith("hydra.") and not o.startswith("hydra.run.dir")]
     return Command("resumed_train", [*kept, f"hydra.run.dir={quoted(folder)}"], command.config_dir)
+
+
+def _saved_config(folder: Path) -> dict[str, Any]:
+    """The run's config, with the paths of the folder it is in now."""
+    try:
+        config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        was = str(config["paths"]["output_dir"])
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
+        raise ConfigError(f"{folder / CONFIG_FILE} is damaged: {type(error).__name__}; start a new run") from error
+    moved: dict[str, Any] = _replace_prefix(config, was, str(folder))
+    return moved
+
+
+def _replace_prefix(node: Any, old: str, new: str) -> Any:
+    if isinstance(node, dict):
+        return {key: _replace_prefix(value, old, new) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_replace_prefix(value, old, new) for value in node]
+    if isinstance(node, str) and (node == old or node.startswith(f"{old}/")):
+        return new + node[len(old) :]
+    return node
 
 
 def _folder_to_resume(resume: str, name: str) -> Path:
@@ -150,30 +179,33 @@ def prepare_evaluation(command: Command) -> Command:
     return Command(command.config_name, [*command.overrides, *added], command.config_dir, command.multirun)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, asked: str | None = None) -> dict[str, Any]:
     """Reads a checkpoint of ours: tensors and plain containers only.
+
+    Args:
+        path: The file.
+        asked: What the user wrote, for messages; by default ``ckpt_path=<path>``.
 
     Raises:
         ConfigError: If the file is missing, truncated, or not a checkpoint of i0t.
     """
+    asked = asked or f"ckpt_path={path}"
     if not path.is_file():
-        raise ConfigError(f"ckpt_path={path}: there is no such file")
+        raise ConfigError(f"{asked}: there is no file {path}")
     import pickle
     import zipfile
 
     import torch
 
     if not zipfile.is_zipfile(path):
-        raise ConfigError(f"ckpt_path={path}: the file is truncated or not a checkpoint")
+        raise ConfigError(f"{asked}: {path} is truncated or not a checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"ckpt_path={path}: not a checkpoint that can be read safely ({text})") from error
+        raise ConfigError(f"{asked}: {path} is not a checkpoint that can be read safely ({text})") from error
     if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint:
-        raise ConfigError(
-            f"ckpt_path={path}: these are not weights of an i0t run; a run's checkpoint is <run folder>/{CHECKPOINT}"
-        )
+        raise ConfigError(f"{asked}: {path} is not the checkpoint of an i0t run, which is <run folder>/{CHECKPOINT}")
     return checkpoint
 
 

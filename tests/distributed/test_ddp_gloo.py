@@ -183,3 +183,16 @@ def test_async_bn_gradients_equal_whole_batch(gloo_pool, workers):
     expected = workers.async_bn_gradient(images, texts)
     for gradients in gloo_pool.run("async_bn_gradient", images, texts):
         assert_equal_dicts(gradients, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_the_image_tower_of_mad_is_that_of_one_process_with_the_whole_batch(gloo_pool, workers):
+    images = torch.randn(8, 3, 12, 12, dtype=torch.float64)
+    upstream = torch.randn(8, 5, dtype=torch.float64)
+    out, gradients, buffers = workers.tower_step(images, upstream, [8])
+    shards = gloo_pool.run("tower_step", images, upstream, [5, 3])
+    torch.testing.assert_close(torch.cat([found[0] for found in shards]), out, rtol=1e-9, atol=1e-9)
+    for _, found_gradients, found_buffers in shards:
+        torch.testing.assert_close(found_gradients, gradients, rtol=1e-8, atol=1e-9)
+        for name, value in found_buffers.items():
+            if "num_batches" not in name:
+                torch.testing.assert_close(value, buffers[name], rtol=1e-9, atol=1e-9)

@@ -22,6 +22,7 @@ from i0t.gap_reducers.async_bn import AsyncBatchNorm, GlobalBatchNorm
 from i0t.gap_reducers.posthoc import Posthoc
 from i0t.losses.clip import ClipLoss
 from i0t.losses.cyclip import CyClipLoss
+from i0t.models.mad_tiny import ConvTower
 
 CPU = torch.device("cpu")
 
@@ -213,3 +214,16 @@ def fit_error(what, *data):
 
 def fit_error_posthoc(*data):
     return fit_error(lambda dim: Posthoc(dim, fit_split="test"), *data)
+
+
+# --- the shipped tower ---
+
+
+def tower_step(images, upstream, sizes):
+    """Train-mode forward and backward of MAD's image tower; global gradients and running statistics."""
+    torch.manual_seed(0)
+    tower = ConvTower([4, 6, 8], 5).double()
+    out = tower(shard(images, sizes))
+    (out * shard(upstream, sizes)).sum().backward()
+    gradients = {name: all_reduce_sum(parameter.grad) for name, parameter in tower.named_parameters()}
+    return out.detach(), gradients, dict(tower.named_buffers())

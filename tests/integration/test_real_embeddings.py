@@ -9,7 +9,12 @@ from i0t.config import compose
 @pytest.mark.data
 def test_known_numbers_of_clip_vit_b_32_on_flickr8k(shared_data, tmp_path):
     path = shared_data / "clip_vitb32_flickr8k" / "embeddings.npz"
-    overrides = [f"data.path={path}", "gap_reducer=posthoc", "gap_reducer.fit_split=test", f"paths.output_dir={tmp_path}"]
+    overrides = [
+        f"data.path={path}",
+        "gap_reducer=posthoc",
+        "gap_reducer.fit_split=test",
+        f"paths.output_dir={tmp_path}",
+    ]
     numbers = engine.evaluate(compose("eval", ["data=embeddings", "report=false", *overrides]))
     known = {
         "none/gap/centroid_distance": 0.8430,

@@ -91,7 +91,7 @@ def test_npz_that_cannot_be_read_says_so(tmp_path):
     torn = tmp_path / "torn.npz"
     torn.write_bytes(good.read_bytes()[:-30])
     for path, message in (
-        (torn, "cannot read embeddings from"),
+        (torn, "torn.npz is truncated or not an .npz file"),
         (tmp_path / "absent.npz", "cannot read embeddings from"),
         (write(tmp_path / "z.npz", images=np.ones((2, 3))), r"no array \['image', 'text'\]; it has \['images'\]"),
     ):

@@ -19,7 +19,7 @@ ALLOWED = {
     "losses": {"distributed"},
     "gap_reducers": {"distributed"},
     "metrics": {"distributed"},
-    "models": set(),
+    "models": {"distributed"},
     "data": {"embeddings"},
     "embeddings": set(),
     "encode": {"data", "distributed", "embeddings", "models"},

@@ -54,6 +54,14 @@ class GracefulStop(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves and leaves if a signal has come on any rank."""
+        self._stop_if_asked(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Likewise, so that the last validation of a run does not swallow a signal."""
+        if self._previous:  # only inside fit
+            self._stop_if_asked(trainer)
+
+    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
         if not trainer.strategy.reduce_boolean_decision(self._received is not None, all=False):
             return
         number = self._received if self._received is not None else int(signal.SIGTERM)

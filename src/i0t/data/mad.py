@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from i0t.data import mad_generator as mad
@@ -27,6 +29,7 @@ from i0t.data.samplers import GlobalBatchSampler, ShardedBatchSampler
 
 PROMPT_FORMS = ("object_max", "caption_mean")
 _MEAN_PROMPTS = 128  # captions averaged per class; more do not change an accuracy's second decimal
+_MAX_TRUE_PAIRS = 5e7  # 800 MB
 # Below this many digits, starting worker processes takes longer than the drawing.
 _DIGITS_WORTH_WORKERS = 200
 
@@ -75,31 +78,39 @@ class MadSplit:
 
 
 class _MadDataset(Dataset[Batch]):
-    """Whole batches of a split: a list of rows in, a Batch out."""
+    """Whole batches of a split: a list of rows in, a Batch out.
+
+    With a sampler, colours and captions are those of its epoch; without, those that the split has.
+    """
 
     def __init__(
-        self, split: MadSplit, owner: MadDataModule, sampler: GlobalBatchSampler | None, draw_epoch: int
+        self,
+        split: MadSplit,
+        *,
+        transform: Callable[[Any], Tensor] | None,
+        tokenizer: Callable[[Sequence[str]], Tensor] | None,
+        train_seed: int = 0,
+        sampler: GlobalBatchSampler | None = None,
     ) -> None:
+        assert transform is not None, "bind() comes before any loader"
+        assert tokenizer is not None, "bind() comes before any loader"
         self.split = split
-        self.owner = owner
+        self.transform = transform
+        self.tokenizer = tokenizer
+        self.train_seed = train_seed
         self.sampler = sampler
-        self.draw_epoch = draw_epoch
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
-        if self.sampler is None:
-            self.split.draw(self.owner.seed, self.draw_epoch)
-        else:
-            self.split.draw(self.owner.train_seed, self.sampler.epoch)
-        assert self.owner.transform is not None, "bind() comes before any batch"
-        assert self.owner.tokenizer is not None, "bind() comes before any batch"
+        if self.sampler is not None:
+            self.split.draw(self.train_seed, self.sampler.epoch)
         at = np.asarray(rows)
         sample_id = torch.from_numpy(at)
         return Batch(
-            images=self.owner.transform(torch.from_numpy(self.split.colored(at))),
-            tokens=self.owner.tokenizer(self.split.captions(at)),
+            images=self.transform(torch.from_numpy(self.split.colored(at))),
+            tokens=self.tokenizer(self.split.captions(at)),
             text_image_index=torch.arange(len(at)),
             sample_id=sample_id,
             text_id=sample_id,
@@ -151,6 +162,11 @@ class MadDataModule(ImageTextDataModule):
         train_seed: int,
     ) -> None:
         super().__init__(main_object=main_object)
+        for name, value in (("limit", limit), ("generator_workers", generator_workers)):
+            if value is not None and (not isinstance(value, int) or value < (name == "limit")):
+                raise ValueError(
+                    f"data.{name}={value!r} must be null or a whole number, at least {int(name == 'limit')}"
+                )
         if prompts not in PROMPT_FORMS:
             raise ValueError(f"data.prompts={prompts!r} does not exist; choose one of {', '.join(PROMPT_FORMS)}")
         if main_object not in mad.FACTORS:
@@ -194,7 +210,10 @@ class MadDataModule(ImageTextDataModule):
         if self.generator_workers is not None:
             return self.generator_workers
         small = self.limit is not None and self.limit < _DIGITS_WORTH_WORKERS
-        return 0 if small else len(os.sched_getaffinity(0))
+        if small:
+            return 0
+        # Not on every system; where it is, it knows of a container's or a batch system's share.
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def _new_split(self, images: mad.MadImages) -> MadSplit:
         return MadSplit(images, num_attributes=self.num_attributes, main_object=str(self.main_object))
@@ -205,7 +224,10 @@ class MadDataModule(ImageTextDataModule):
         sampler = GlobalBatchSampler(len(split), batch_size=self.batch_size, seed=self.train_seed)
         if self.trainer is not None:
             sampler.resume_at(self.trainer.global_step)
-        return self._loader(_MadDataset(split, self, sampler, 0), sampler)
+        dataset = _MadDataset(
+            split, transform=self.transform, tokenizer=self.tokenizer, train_seed=self.train_seed, sampler=sampler
+        )
+        return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation split."""
@@ -214,7 +236,7 @@ class MadDataModule(ImageTextDataModule):
     def eval_dataloader(self, split: str) -> DataLoader[Batch]:
         """Every image of the split once, this rank's share, with its one seeded colour and caption."""
         images = self.split(split)
-        dataset = _MadDataset(images, self, None, mad.SPLITS.index(split))
+        dataset = _MadDataset(images, transform=self.transform, tokenizer=self.tokenizer)
         return self._loader(dataset, ShardedBatchSampler(len(images), batch_size=self.eval_batch_size))
 
     def _loader(self, dataset: _MadDataset, sampler: GlobalBatchSampler | ShardedBatchSampler) -> DataLoader[Batch]:
@@ -231,7 +253,7 @@ class MadDataModule(ImageTextDataModule):
             num_images=len(images),
             captions=images.captions(rows),
             text_image_index=torch.from_numpy(rows),
-            relevant_pairs=lambda: torch.from_numpy(mad.true_caption_pairs(said, images.codes)),
+            relevant_pairs=lambda: _true_pairs(said, images.codes),
             labels={name: torch.from_numpy(images.codes[:, i].copy()) for i, name in enumerate(mad.FACTOR_NAMES)},
             class_names=dict(mad.FACTORS),
             groups=torch.from_numpy(source),
@@ -269,3 +291,20 @@ class MadDataModule(ImageTextDataModule):
     def images(self, split: str, rows: Sequence[int]) -> list[np.ndarray]:
         """``(28, 28, 3)`` uint8 images."""
         return list(self.split(split).colored(np.asarray(rows)).transpose(0, 2, 3, 1))
+
+
+def _true_pairs(said: np.ndarray, codes: np.ndarray) -> Tensor:
+    """All true pairs; their number is estimated first, from a thousand captions.
+
+    Raises:
+        ValueError: If the pairs would not fit into memory.
+    """
+    sample = said[:: max(1, len(said) // 1000)]
+    expected = len(mad.true_caption_pairs(sample, codes)) * len(said) / len(sample)
+    if expected > _MAX_TRUE_PAIRS:
+        raise ValueError(
+            f"{expected:.2g} captions are true of the {len(codes):,} images, too many pairs to hold; "
+            "evaluate fewer source digits with data.limit=…, "
+            "or leave retrieval and the report out: evaluation=[gap,zeroshot,object_bias] report=false"
+        )
+    return torch.from_numpy(mad.true_caption_pairs(said, codes))

@@ -32,15 +32,13 @@ class GlobalBatchSampler(Sampler[list[int]]):
         seed: Of the shuffle, together with the epoch.
 
     Raises:
-        ValueError: If the split is smaller than one batch.
+        ValueError: If a batch has fewer than two pairs, or (when asked for its length) the split is smaller than one
+            global batch.
     """
 
     def __init__(self, num_samples: int, *, batch_size: int, seed: int) -> None:
-        if not 0 < batch_size <= num_samples:
-            raise ValueError(
-                f"data.batch_size={batch_size}, but the training split has {num_samples} images; "
-                "a contrastive batch is never padded, so choose a smaller one"
-            )
+        if batch_size < 2:
+            raise ValueError(f"data.batch_size={batch_size}: a contrastive batch needs at least 2 pairs")
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seed = seed
@@ -52,12 +50,21 @@ class GlobalBatchSampler(Sampler[list[int]]):
         self.epoch = epoch
 
     def resume_at(self, step: int) -> None:
-        """Skips the first ``step % len(self)`` batches of the next epoch."""
-        self._skip = step % len(self)
+        """Goes to the epoch of this step and skips the batches before it.
+
+        The epoch is set here too: Lightning starts worker processes before it tells the epoch.
+        """
+        self.epoch, self._skip = divmod(step, len(self))
 
     def __len__(self) -> int:
         _, world = _world()
-        return self.num_samples // (self.batch_size * world)
+        width = self.batch_size * world
+        if width > self.num_samples:
+            raise ValueError(
+                f"data.batch_size={self.batch_size} on {world} device(s), "
+                f"but the training split has {self.num_samples} images; a contrastive batch is never padded, so choose a smaller one"
+            )
+        return self.num_samples // width
 
     def __iter__(self) -> Iterator[list[int]]:
         rank, world = _world()
@@ -78,6 +85,8 @@ class ShardedBatchSampler(Sampler[list[int]]):
     """
 
     def __init__(self, num_samples: int, *, batch_size: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"data.eval_batch_size={batch_size}: choose at least 1")
         self.num_samples = num_samples
         self.batch_size = batch_size
 

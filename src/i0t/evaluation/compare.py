@@ -37,7 +37,7 @@ def reduced(embeddings: EmbeddingSet, reducer: GapReducer) -> EmbeddingSet:
 
 
 def evaluate_row(
-    name: str, reducer: GapReducer, embeddings: EmbeddingSet, evaluations: Mapping[str, Evaluation]
+    name: str, reducer: GapReducer, embeddings: EmbeddingSet, evaluations: Mapping[str, Evaluation], *, split: str
 ) -> RowResult:
     """Reduces the set and measures it.
 
@@ -46,6 +46,7 @@ def evaluate_row(
         reducer: Fitted.
         embeddings: Raw features of the split that is measured.
         evaluations: By the prefix of their numbers.
+        split: Which split it is; a reducer fitted on the same one gives transductive numbers.
     """
     measured = reduced(embeddings, reducer)
     scores = {prefix: evaluation(measured) for prefix, evaluation in evaluations.items()}
@@ -54,7 +55,7 @@ def evaluate_row(
         reducer=f"{type(reducer).__module__}.{type(reducer).__qualname__}",
         fit_split=reducer.fit_split,
         fit_samples=int(reducer.num_fit_images),
-        protocol=reducer.protocol,
+        protocol=reducer.protocol(split),
         metrics={f"{prefix}/{key}": value for prefix, s in scores.items() for key, value in s.values.items()},
         intervals={f"{prefix}/{key}": value for prefix, s in scores.items() for key, value in s.intervals.items()},
         image_features=measured.image_features,

@@ -10,7 +10,7 @@ from i0t.metrics import functional as metrics
 class Gap:
     """Centroid distance, RMG, linear separability, alignment and uniformity.
 
-    Without pairs only what needs none is measured: centroid distance and uniformity.
+    Without exactly one image for each text only what needs no pairs is measured: centroid distance and uniformity.
 
     Args:
         separability_seed: Of the split into training and held-out images of linear separability.
@@ -27,7 +27,7 @@ class Gap:
             values["image_uniformity"] = metrics.uniformity(image)
         if len(text) > 1:
             values["text_uniformity"] = metrics.uniformity(text)
-        if len(embeddings.pairs):
+        if embeddings.has_one_image_per_text:
             index = embeddings.text_image_index
             seed = self.separability_seed
             values |= {

@@ -32,7 +32,7 @@ class ObjectBias:
             )
         objects, attributes = embeddings.labels[name], torch.stack(others, dim=1)
         values = {"image": float(metrics.object_bias(embeddings.image_features, objects, attributes))}
-        if len(embeddings.pairs):
+        if embeddings.has_one_image_per_text:
             index = embeddings.text_image_index
             values["text"] = float(metrics.object_bias(embeddings.text_features, objects[index], attributes[index]))
         return Scores(values)

@@ -49,8 +49,7 @@ class Retrieval:
 
     def _groups_of_texts(self, embeddings: EmbeddingSet, image_groups: Tensor) -> Tensor | None:
         """The group of each text's own image; ``None`` where texts have no single image."""
-        count = torch.bincount(embeddings.pairs[:, 1], minlength=embeddings.num_texts)
-        return image_groups[embeddings.text_image_index] if bool((count == 1).all()) else None
+        return image_groups[embeddings.text_image_index] if embeddings.has_one_image_per_text else None
 
     def _interval(self, rank: Tensor, groups: Tensor, k: int) -> tuple[float, float] | None:
         measured = rank > 0

@@ -10,7 +10,7 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from i0t.distributed import all_reduce_sum, all_reduce_sum_with_grad, rank, rows_per_rank, world_size
+from i0t.distributed import all_reduce_sum, batch_moments, rank, rows_per_rank, world_size
 from i0t.gap_reducers.base import FitRows, GapReducer
 from i0t.gap_reducers.fit_rows import Moments, unit_moments
 
@@ -70,14 +70,11 @@ class GlobalBatchNorm(nn.Module):
         if not self.training:
             scale = torch.rsqrt(self.running_var + self.eps) * self.weight
             return (rows - self.running_mean) * scale + self.bias
-        sums = all_reduce_sum_with_grad(torch.cat([rows.sum(0), rows.new_full((1,), len(rows))]))
-        count = sums[-1].detach()
+        centred, mean, variance, count = batch_moments(rows)
         if len(rows) < 2 and int(count) < 2:  # a rank with two rows need not wait for the device to know
             raise ValueError("batch norm needs at least 2 rows over all devices in train mode, got 1: raise batch_size")
-        centred = rows - sums[:-1] / count
-        variance = all_reduce_sum_with_grad(centred.square().sum(0)) / count
         with torch.no_grad():
-            self.running_mean.lerp_((sums[:-1] / count).to(self.running_mean.dtype), self.momentum)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             unbiased = variance * (count / (count - 1))
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
         return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias

@@ -81,12 +81,19 @@ class GapReducer(nn.Module, ABC):
         self.register_buffer("num_fit_images", torch.tensor(0, dtype=torch.int64))
         self.eval()
 
-    @property
-    def protocol(self) -> str:
-        """``"transductive"`` if fitted on the test split, ``"inductive"`` if on another, ``"none"`` if not fitted."""
+    def protocol(self, measured_split: str) -> str:
+        """How its numbers on a split are to be read.
+
+        Args:
+            measured_split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            ``"none"`` if nothing is fitted, ``"transductive"`` if it is fitted on the very split that is measured,
+            ``"inductive"`` otherwise.
+        """
         if not self.needs_fit:
             return "none"
-        return "transductive" if self.fit_split == "test" else "inductive"
+        return "transductive" if self.fit_split == measured_split else "inductive"
 
     def fit(self, embeddings: Embeddings) -> None:
         """Fits the statistics, from scratch; nothing for a kind that has none.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from i0t.models.base import ClipModel
+from i0t.models.global_batch_norm import GlobalBatchNorm2d
 
 PAD, START = 0, 1
 _SPECIAL = 2  # pad and start come before the words; end comes last, where open_clip looks for the largest id
@@ -64,7 +65,7 @@ class WordTokenizer:
 
 
 class ConvTower(nn.Module):
-    """3x3 convolutions with batch norm; every second one, the first included, halves the resolution.
+    """3x3 convolutions with batch norm over the global batch; the first and every second halve the resolution.
 
     Mean and maximum over positions go into the projection: colour and scale are everywhere, a fracture is somewhere.
 
@@ -80,7 +81,7 @@ class ConvTower(nn.Module):
         for i, width in enumerate(widths):
             stride = 1 if i % 2 else 2
             layers += [nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)]
-            layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            layers += [GlobalBatchNorm2d(width), nn.ReLU(inplace=True)]
             channels = width
         self.layers = nn.Sequential(*layers)
         self.projection = nn.Linear(channels * 2, embed_dim, bias=False)

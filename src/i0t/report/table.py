@@ -73,6 +73,8 @@ def describe_protocol(row: RowResult) -> str:
     """What the row's reducer was fitted on, e.g. ``inductive: train, 30,192 images``."""
     if row.protocol == "none":
         return f"{MISSING} (nothing fitted)"
+    if row.fit_samples == 0:
+        return f"{row.protocol}: {row.fit_split}, trained with the towers"
     return f"{row.protocol}: {row.fit_split}, {row.fit_samples:,} images"
 
 

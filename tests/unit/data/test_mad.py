@@ -140,3 +140,22 @@ def test_options_that_do_not_exist_are_refused(override, message):
 def test_a_source_without_files_is_refused(override, message):
     with pytest.raises(ValueError, match=message):
         datamodule(override).describe("test")
+
+
+def test_more_true_pairs_than_memory_holds_are_refused_with_a_way_out(monkeypatch):
+    from i0t.data import mad as module
+
+    info = datamodule("data.captions=object_only").describe("test")
+    exact = len(info.relevant_pairs())
+    monkeypatch.setattr(module, "_MAX_TRUE_PAIRS", exact * 1.01)
+    assert len(info.relevant_pairs()) == exact
+    monkeypatch.setattr(module, "_MAX_TRUE_PAIRS", exact * 0.99)
+    with pytest.raises(ValueError, match=r"too many pairs to hold; evaluate fewer source digits with data.limit"):
+        info.relevant_pairs()
+
+
+def test_worker_processes_give_the_batches_of_none():
+    alone, helped = datamodule().train_dataloader(), datamodule("data.num_workers=1").train_dataloader()
+    for epoch in (0, 1):
+        for one, other in zip(batches(alone, epoch), batches(helped, epoch), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

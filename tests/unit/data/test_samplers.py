@@ -43,14 +43,32 @@ def test_a_resumed_epoch_goes_on_where_it_stopped_and_the_next_is_whole(world):
     world(0, 1)
     whole = GlobalBatchSampler(40, batch_size=8, seed=0)
     resumed = GlobalBatchSampler(40, batch_size=8, seed=0)
-    resumed.resume_at(13)
+    resumed.resume_at(3)
     assert list(resumed) == list(whole)[3:]
     assert list(resumed) == list(whole)
 
 
-def test_a_split_smaller_than_a_batch_is_refused():
-    with pytest.raises(ValueError, match=r"data.batch_size=41, but the training split has 40 images"):
-        GlobalBatchSampler(40, batch_size=41, seed=0)
+def test_resuming_also_finds_the_epoch(world):
+    world(0, 1)
+    whole = GlobalBatchSampler(40, batch_size=8, seed=0)
+    whole.set_epoch(2)
+    resumed = GlobalBatchSampler(40, batch_size=8, seed=0)
+    resumed.resume_at(13)
+    assert list(resumed) == list(whole)[3:]
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(1, 41), (2, 21), (4, 11)])
+def test_a_split_smaller_than_a_global_batch_is_refused(world, size, batch_size):
+    world(0, size)
+    with pytest.raises(ValueError, match=rf"data.batch_size={batch_size} on {size} device.*has 40 images"):
+        len(GlobalBatchSampler(40, batch_size=batch_size, seed=0))
+
+
+def test_batches_too_small_to_contrast_or_to_exist_are_refused():
+    with pytest.raises(ValueError, match="at least 2 pairs"):
+        GlobalBatchSampler(40, batch_size=1, seed=0)
+    with pytest.raises(ValueError, match="eval_batch_size=0"):
+        ShardedBatchSampler(40, batch_size=0)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

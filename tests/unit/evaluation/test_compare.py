@@ -52,7 +52,7 @@ def embeddings():
 def test_a_row_says_what_it_was_fitted_on_and_equals_the_plain_computation(embeddings):
     reducer = Posthoc(8, fit_split="test")
     reducer.fit(embeddings)
-    row = evaluate_row("mine", reducer, embeddings, EVALUATIONS)
+    row = evaluate_row("mine", reducer, embeddings, EVALUATIONS, split="test")
     assert (row.name, row.protocol, row.fit_split, row.fit_samples) == ("mine", "transductive", "test", 40)
     assert row.reducer == "i0t.gap_reducers.posthoc.Posthoc"
 
@@ -74,11 +74,20 @@ def test_a_row_says_what_it_was_fitted_on_and_equals_the_plain_computation(embed
     assert row.metrics["object_bias/image"] == pytest.approx(moad.item(), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("measured", "protocol"), [("val", "transductive"), ("test", "inductive"), ("train", "inductive")]
+)
+def test_the_protocol_is_that_of_the_measured_split(embeddings, measured, protocol):
+    reducer = Posthoc(8, fit_split="val")
+    reducer.fit(embeddings)
+    assert evaluate_row("mine", reducer, embeddings, {}, split=measured).protocol == protocol
+
+
 def test_relevant_pairs_are_the_hits_where_they_are_given(embeddings):
     everything = torch.cartesian_prod(torch.arange(40), torch.arange(40))
     easy = dataclasses.replace(embeddings, relevant_pairs=everything)
-    assert evaluate_row("x", NoReducer(8), easy, EVALUATIONS).metrics["retrieval/i2t_r1"] == 1.0
-    assert evaluate_row("x", NoReducer(8), embeddings, EVALUATIONS).metrics["retrieval/i2t_r1"] < 1.0
+    assert evaluate_row("x", NoReducer(8), easy, EVALUATIONS, split="test").metrics["retrieval/i2t_r1"] == 1.0
+    assert evaluate_row("x", NoReducer(8), embeddings, EVALUATIONS, split="test").metrics["retrieval/i2t_r1"] < 1.0
 
 
 def test_an_unpaired_set_without_labels_has_the_numbers_that_need_neither(embeddings):
@@ -87,10 +96,20 @@ def test_an_unpaired_set_without_labels_has_the_numbers_that_need_neither(embedd
         text_features=embeddings.text_features[:30],
         pairs=torch.empty(0, 2, dtype=torch.int64),
     )
-    row = evaluate_row("none", NoReducer(8), bare, EVALUATIONS)
+    row = evaluate_row("none", NoReducer(8), bare, EVALUATIONS, split="test")
     assert set(row.metrics) == {"gap/centroid_distance", "gap/image_uniformity", "gap/text_uniformity"}
     assert row.protocol == "none"
     assert row.fit_samples == 0
+
+
+def test_a_text_of_several_images_leaves_out_what_needs_one_image_per_text(embeddings):
+    shared = dataclasses.replace(embeddings, pairs=torch.tensor([[0, 0], [1, 0], [2, 1]]), prompts={})
+    row = evaluate_row("x", NoReducer(8), shared, EVALUATIONS, split="test")
+    assert "gap/centroid_distance" in row.metrics
+    assert "retrieval/i2t_r1" in row.metrics
+    assert "object_bias/image" in row.metrics
+    assert "gap/rmg" not in row.metrics
+    assert "object_bias/text" not in row.metrics
 
 
 def test_an_unfitted_reducer_and_an_unknown_object_are_refused(embeddings):

@@ -165,9 +165,12 @@ def test_fit_rejects_unusable_features(kind, embeddings):
 
 
 def test_fit_split_and_protocol():
-    assert [posthoc(fit_split=s).protocol for s in ("train", "val", "test")] == ["inductive"] * 2 + ["transductive"]
+    for measured in ("train", "val", "test"):
+        for fitted in ("train", "val", "test"):
+            expected = "transductive" if fitted == measured else "inductive"
+            assert posthoc(fit_split=fitted).protocol(measured) == expected
     assert posthoc(fit_split="val").fit_split == "val"
-    assert NoReducer(3).protocol == "none"
+    assert NoReducer(3).protocol("test") == "none"
     assert NoReducer(3).fit_split is None
 
 
