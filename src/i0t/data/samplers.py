@@ -62,7 +62,8 @@ class GlobalBatchSampler(Sampler[list[int]]):
         if width > self.num_samples:
             raise ValueError(
                 f"data.batch_size={self.batch_size} on {world} device(s), "
-                f"but the training split has {self.num_samples} images; a contrastive batch is never padded, so choose a smaller one"
+                f"but the training split has {self.num_samples} images; "
+                "a contrastive batch is never padded, so choose a smaller one"
             )
         return self.num_samples // width
 
