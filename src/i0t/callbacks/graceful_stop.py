@@ -68,12 +68,12 @@ class GracefulStop(pl.Callback):
         trainer.save_checkpoint(self.ckpt_path)
         raise StoppedBySignal(number, trainer.global_step, self.ckpt_path)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Gives the signals back."""
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gives the signals back to Lightning, which later gives them back to whoever had them."""
         self._give_back()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Likewise: Lightning calls no teardown after an exception."""
+        """Likewise, where training did not come to its end."""
         self._give_back()
 
     def _give_back(self) -> None:
