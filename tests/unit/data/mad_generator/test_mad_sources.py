@@ -259,7 +259,14 @@ def start(tmp_path, cache, limit):
     script = tmp_path / "make.py"
     script.write_text(SCRIPT)
     arguments = [sys.executable, str(script), str(cache), str(limit)]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_heed_interrupts
+    )
+
+
+def _heed_interrupts():
+    """A suite that a shell runs in the background inherits that Ctrl-C is ignored, and would pass it on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.slow
