@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+# What tokenizers may differ in: case, accents, punctuation, space, markup, length.
+_PROBES = (
+    "a photo of a cat.",
+    "A Photo  of\ttwo DOGS' naïve café—12,345 (test)! &amp; <b>",
+    "word " * 400,
+)
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class ClipOutput(NamedTuple):
@@ -33,6 +46,8 @@ class ClipModel(nn.Module):
         tokenizer: Turns a list of strings into ``(T, L)`` int64.
         embed_dim: D, the width of the shared space.
         max_logit_scale: Largest temperature inverse that training may reach; ``None``: no bound.
+        train_transform: With augmentation, for training; ``None``: ``transform``.
+        weights_files: The files its weights were read from.
     """
 
     def __init__(
@@ -43,13 +58,32 @@ class ClipModel(nn.Module):
         tokenizer: Callable[[Sequence[str]], Tensor],
         embed_dim: int,
         max_logit_scale: float | None,
+        train_transform: Callable[[Any], Tensor] | None = None,
+        weights_files: Sequence[Path] = (),
     ) -> None:
         super().__init__()
         self.clip = clip
         self.transform = transform
+        self.train_transform = train_transform or transform
+        self.weights_files = tuple(weights_files)
         self.tokenizer = tokenizer
         self.embed_dim = embed_dim
         self.max_logit_scale = max_logit_scale
+        self._frozen: list[nn.Module] = []
+
+    def freeze(self, *parts: nn.Module | nn.Parameter) -> None:
+        """Takes parts out of training: no gradients, and eval mode for good, so that buffers stay as they are."""
+        for part in parts:
+            part.requires_grad_(False)
+            if isinstance(part, nn.Module):
+                self._frozen.append(part.eval())
+
+    def train(self, mode: bool = True) -> ClipModel:
+        """As for every module, except for what is frozen."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     @property
     def log_logit_scale(self) -> nn.Parameter:
@@ -73,6 +107,46 @@ class ClipModel(nn.Module):
         scale, bias = self.logits()
         return scale.item(), None if bias is None else bias.item()
 
+    def identity(self) -> dict[str, str]:
+        """What its features depend on: a hash of all weights and buffers, the transform and the tokenizer.
+
+        Equal in every process, and for the same weights however they were loaded.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return {
+            "weights": digest.hexdigest(),
+            "architecture": type(self).__qualname__,
+            "transform": describe_transform(self.transform),
+            "tokenizer": describe_tokenizer(self.tokenizer),
+        }
+
     def forward(self, images: Tensor, tokens: Tensor) -> ClipOutput:
         """Encodes ``(B, 3, H, W)`` images and ``(T, L)`` tokens."""
         return ClipOutput(self.encode_image(images), self.encode_text(tokens), *self.logits())
+
+
+def describe_transform(transform: Callable[[Any], Tensor]) -> str:
+    """The ``repr`` of a transform.
+
+    Raises:
+        ValueError: If it has a memory address, which differs in every process.
+    """
+    text = repr(transform)
+    if _ADDRESS.search(text):
+        raise ValueError(f"the transform {text!r} has no settings in its repr; give its class a __repr__ with them")
+    return text
+
+
+def describe_tokenizer(tokenizer: Callable[[Sequence[str]], Tensor]) -> str:
+    """Class of a tokenizer and a hash of what it makes of some texts, or of its tables if it refuses them."""
+    try:
+        tokens = tokenizer(list(_PROBES))
+        content = f"{tuple(tokens.shape)} {tokens.tolist()}"
+    except ValueError:  # a closed vocabulary, like MAD's
+        plain = {k: v for k, v in vars(tokenizer).items() if isinstance(v, (str, int, float, list, tuple, dict))}
+        content = json.dumps(plain, sort_keys=True)
+    digest = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+    return f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__} {digest}"
