@@ -53,24 +53,60 @@ def test_against_loops(paired_set, dtype, captions):
     compare(image, text, list(zip(index.tolist(), range(len(text)), strict=True)), text_image_index=index)
 
 
-@pytest.mark.parametrize("block", [1, 4, 1000])
-def test_many_to_many_pairs_with_unpaired_queries_and_duplicates(paired_set, monkeypatch, block):
-    monkeypatch.setattr(retrieval, "row_blocks", lambda rows, size: original(rows, min(size, block)))
+@pytest.fixture(params=[(1, 1), (4, 3), (7, 7), (1000, 128)], ids=str)
+def tiles(request, monkeypatch):
+    """Tiles and strips that cut a small set in many places, unevenly."""
+    tile, strip = request.param
+    monkeypatch.setattr(retrieval, "CPU_TILE", tile)
+    monkeypatch.setattr(retrieval, "CPU_STRIP", strip)
+    return tile
+
+
+@pytest.mark.usefixtures("tiles")
+def test_many_to_many_pairs_with_unpaired_queries_and_duplicates(paired_set):
     image, text, _ = paired_set(23, 2, noise=1.5)
     pairs = torch.randint(3, 21, (60, 2), generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 2])
     pairs = torch.cat([pairs, pairs[:10]])
     compare(image, text, [tuple(pair) for pair in pairs.tolist()], cuts=(1, 3), pairs=pairs)
 
 
-original = retrieval.row_blocks
-
-
+@pytest.mark.usefixtures("tiles")
 def test_duplicated_rows_count_as_ties_against_the_query(paired_set):
     image, text, index = paired_set(10, 2, noise=1.0)
     image, text = torch.cat([image, image[:4]]), torch.cat([text, text[:6]])
     index = torch.cat([index, torch.tensor([10, 11, 12, 13, 10, 11])])
     compare(image, text, list(zip(index.tolist(), range(26), strict=True)), text_image_index=index)
     assert int(F.retrieval_recall(image, text, index)["t2i_tied"]) > 0
+
+
+def test_scores_come_in_tiles_with_the_pairs_struck_out(paired_set, tiles):
+    image, text, index = paired_set(9, 2)
+    sorted_pairs = retrieval._sort_pairs(image, text, index, None)
+    scores = torch.full((9, 18), torch.nan)
+    for rows, columns, tile in retrieval._wrong_scores(image, text, sorted_pairs, tiles):
+        assert tile.numel() <= tiles**2
+        assert scores[rows, columns].isnan().all()  # every score once
+        scores[rows, columns] = tile
+    expected = np.einsum("nd,md->nm", image.numpy(), text.numpy())
+    expected[index, np.arange(18)] = -np.inf
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
+
+
+def test_thousands_of_rows_against_numpy(paired_set):
+    """More rows than a tile of the default size holds, both ways."""
+    image, text, index = paired_set(1100, 2, dim=32, noise=1.5)
+    assert len(image) > retrieval.CPU_TILE
+    scores = image.double().numpy() @ text.double().numpy().T
+    paired = np.arange(1100)[:, None] == index.numpy()
+    wrong = np.where(paired, -np.inf, scores)
+    best = np.where(paired, scores, -np.inf)
+    for axis, found in zip((1, 0), F.retrieval_ranks(image, text, index), strict=True):
+        gap = wrong - best.max(axis, keepdims=True)
+        near = ((gap > -3e-6) & (gap < 3e-6)).any(axis)  # where float32 may see a tie
+        expected = 1 + (gap > 0).sum(axis)
+        assert near.mean() < 0.05
+        assert found.ranks.numpy()[~near].tolist() == expected[~near].tolist()
+        assert not found.tied.numpy()[~near].any()
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(5, 3), (129, 64), (513, 512), (300, 1024)])

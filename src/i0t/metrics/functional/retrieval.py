@@ -1,17 +1,22 @@
 """Cross-modal retrieval: ranks, recall at k and median rank, in both directions, from one product of the embeddings."""
 
 # N images, M texts, D feature width, P pairs.
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from i0t.metrics.functional.checks import check_both, check_matches, check_row_numbers
-from i0t.metrics.functional.sums import block_size, row_blocks
+from i0t.metrics.functional.sums import row_blocks
 
 # Scores closer than this many units of rounding are tied: two products of the same rows differ by a few of them.
 TIE_ROUNDING_UNITS = 8
+# Edges of the tiles in which scores are made and of the strips of a tile in which they are compared. On a processor a
+# tile's product runs at full speed and its 4 MiB stay in the shared cache, a strip in a core's own, so that the eight
+# passes over the scores cost little beside the product. An accelerator wants few large calls.
+CPU_TILE, CPU_STRIP = 1024, 256
+ACCELERATOR_TILE = 4096
 
 
 class _SortedPairs(NamedTuple):
@@ -147,31 +152,72 @@ def _sort_pairs(image: Tensor, text: Tensor, text_image_index: Tensor | None, pa
 
 
 def _both_directions(image: Tensor, text: Tensor, pairs: _SortedPairs) -> tuple[DirectionRanks, DirectionRanks]:
-    """Rank the queries of both directions in one sweep over blocks of image rows."""
+    """Rank the queries of both directions in one sweep over tiles of the score matrix."""
     scores = _pair_scores(image, text, pairs)
     best_of_image = _best_scores(scores, pairs.image, len(image))
     best_of_text = _best_scores(scores, pairs.text, len(text))
     tolerance = TIE_ROUNDING_UNITS * torch.finfo(image.dtype).eps
-    # First row: wrong items that score at least the best pair; second row: those that score clearly more.
-    over_image = torch.zeros(2, len(image), dtype=torch.int64, device=image.device)
-    over_text = torch.zeros(2, len(text), dtype=torch.int64, device=image.device)
-    # Narrow blocks make the matrix product slow, wide ones cost memory: two buffers of 64 MiB at 25,000 texts.
-    block = min(max(block_size(len(text), entries=2**24), 64), len(image))
-    block_scores = image.new_empty(block, len(text))
-    exceeds = torch.empty_like(block_scores)
-    for rows in row_blocks(len(image), block):
-        scores = torch.mm(image[rows], text.T, out=block_scores[: rows.stop - rows.start])
+    over_image = _Counts(best_of_image, tolerance)
+    over_text = _Counts(best_of_text, tolerance)
+    on_cpu = image.device.type == "cpu"
+    tile, strip = (CPU_TILE, CPU_STRIP) if on_cpu else (ACCELERATOR_TILE, ACCELERATOR_TILE)
+    exceeds = image.new_empty(2 * min(strip, len(image)) * min(tile, len(text)))
+    for rows, columns, scores in _wrong_scores(image, text, pairs, tile):
+        for part in row_blocks(len(scores), strip):
+            strip_scores = scores[part]
+            above = exceeds[: 2 * strip_scores.numel()].view(2, *strip_scores.shape)
+            strip_rows = slice(rows.start + part.start, rows.start + part.stop)
+            over_image.add(strip_scores, strip_rows, above, dim=1)
+            over_text.add(strip_scores, columns, above, dim=0)
+    return over_image.ranks(), over_text.ranks()
+
+
+def _wrong_scores(image: Tensor, text: Tensor, pairs: _SortedPairs, tile: int) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Tiles of the score matrix, with minus infinity where image and text are paired.
+
+    Correct items never count against a query, nor may rounding count one against itself.
+
+    Yields:
+        Image rows, text rows and their scores (rows, texts), in a buffer that the next tile overwrites.
+    """
+    buffer = image.new_empty(min(tile, len(image)) * min(tile, len(text)))
+    for rows in row_blocks(len(image), tile):
         mine = slice(pairs.offsets[rows.start], pairs.offsets[rows.stop])
-        # Correct items never count against a query, nor may rounding count one against itself.
-        scores.view(-1)[(pairs.image[mine] - rows.start) * len(text) + pairs.text[mine]] = -torch.inf
-        above = exceeds[: len(scores)]
-        for row, margin in enumerate((-tolerance, tolerance)):
-            # Comparing into a float buffer and summing it beats summing booleans by a factor of two.
-            torch.ge(scores, best_of_image[rows, None] + margin, out=above)
-            over_image[row, rows] = above.sum(dim=1).long()
-            torch.ge(scores, best_of_text + margin, out=above)
-            over_text[row] += above.sum(dim=0).long()
-    return _to_ranks(over_image, best_of_image), _to_ranks(over_text, best_of_text)
+        row_in_tile, pair_text = pairs.image[mine] - rows.start, pairs.text[mine]
+        tile_of_pair = pair_text // tile
+        for columns in row_blocks(len(text), tile):
+            shape = rows.stop - rows.start, columns.stop - columns.start
+            scores = buffer[: shape[0] * shape[1]].view(shape)
+            torch.mm(image[rows], text[columns].T, out=scores)
+            inside = tile_of_pair == columns.start // tile
+            scores[row_in_tile[inside], pair_text[inside] - columns.start] = -torch.inf
+            yield rows, columns, scores
+
+
+class _Counts:
+    """How many wrong items reach the best pair of every query of one direction.
+
+    Args:
+        best: Score of each query's best pair ``(queries,)``, infinity where it has none.
+        tolerance: Scores closer than this are tied.
+    """
+
+    def __init__(self, best: Tensor, tolerance: float) -> None:
+        self._paired = best.isfinite()
+        # First row: what counts against the query, ties included; second row: what clearly scores more.
+        self._thresholds = torch.stack([best - tolerance, best + tolerance])
+        self._over = torch.zeros(2, len(best), dtype=torch.int64, device=best.device)
+
+    def add(self, scores: Tensor, queries: slice, buffer: Tensor, *, dim: int) -> None:
+        """Count the items along ``dim`` of a block of scores; ``buffer`` (2, *scores.shape) is overwritten."""
+        # Comparing into a float buffer and summing it beats booleans several times over.
+        torch.ge(scores, self._thresholds[:, queries].unsqueeze(dim + 1), out=buffer)
+        self._over[:, queries] += buffer.sum(dim=dim + 1).long()
+
+    def ranks(self) -> DirectionRanks:
+        """Ranks and ties of all queries."""
+        ranks = torch.where(self._paired, self._over[0] + 1, 0)
+        return DirectionRanks(ranks, self._paired & (self._over[0] > self._over[1]))
 
 
 def _pair_scores(image: Tensor, text: Tensor, pairs: _SortedPairs) -> Tensor:
@@ -193,9 +239,3 @@ def _best_scores(scores: Tensor, query: Tensor, num_queries: int) -> Tensor:
     """Best pair score of every query, ``(queries,)``; infinity, which nothing exceeds, where it has no pair."""
     best = scores.new_full((num_queries,), -torch.inf).scatter_reduce_(0, query, scores, reduce="amax")
     return best.masked_fill_(best == -torch.inf, torch.inf)
-
-
-def _to_ranks(over: Tensor, best: Tensor) -> DirectionRanks:
-    """Ranks and ties from the two counts ``(2, queries)``."""
-    paired = best.isfinite()
-    return DirectionRanks(torch.where(paired, over[0] + 1, 0), paired & (over[0] > over[1]))
