@@ -201,6 +201,25 @@ class EmbeddingSet:
             provenance={"source": path.name},
         )
 
+    def shard(self, rank: int, world_size: int) -> EmbeddingSet:
+        """One of ``world_size`` disjoint parts that together are the set, to fit a reducer on several processes.
+
+        Images in contiguous parts, captions with their images; texts of many images (class prompts) in parts of their
+        own, without pairs.
+        """
+        rows = torch.arange(self.num_images * rank // world_size, self.num_images * (rank + 1) // world_size)
+        if world_size == 1 or self.has_one_image_per_text:
+            return self if world_size == 1 else self.select_images(rows)
+        first, last = self.num_texts * rank // world_size, self.num_texts * (rank + 1) // world_size
+        texts = torch.arange(first, last)
+        return EmbeddingSet(
+            image_features=self.image_features[rows],
+            text_features=self.text_features[texts],
+            pairs=torch.empty(0, 2, dtype=torch.int64),
+            logit_scale=self.logit_scale,
+            logit_bias=self.logit_bias,
+        )
+
     def select_images(self, rows: Tensor) -> EmbeddingSet:
         """The set of the given images, in this order, with the texts paired with them.
 

@@ -3,62 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from i0t.data.base import Batch, PromptSpec, SplitInfo
-from i0t.distributed import is_distributed, world_size
 from i0t.embeddings import EmbeddingSet, PromptTable
+from i0t.features import Features
 from i0t.models.base import ClipModel
 
-_PROMPT_BATCH = 1024
-
-
-class Features(NamedTuple):
-    """Encoded rows of a split, in any order.
-
-    Attributes:
-        image_features: ``(B, D)``.
-        text_features: ``(T, D)``.
-        sample_id: ``(B,)`` row of each image in the split.
-        text_id: ``(T,)`` row of each text in the split.
-    """
-
-    image_features: Tensor
-    text_features: Tensor
-    sample_id: Tensor
-    text_id: Tensor
-
-    @classmethod
-    def cat(cls, parts: Sequence[Features]) -> Features:
-        """Joins batches, or the shards of several ranks.
-
-        Raises:
-            ValueError: If there is nothing to join.
-        """
-        if not parts:
-            raise ValueError("this rank has no sample to encode: the split has fewer images than there are processes")
-        return cls(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-
-    def gathered(self) -> Features:
-        """The rows of all ranks, on every rank."""
-        if not is_distributed():
-            return self
-        parts: list[Any] = [None] * world_size()
-        dist.all_gather_object(parts, self)  # shards are uneven, which tensor collectives do not take
-        return Features.cat(parts)
+_TEXT_BATCH = 1024
 
 
 def encode_batch(model: ClipModel, batch: Batch) -> Features:
-    """Encodes one batch; the result is on the CPU in float32."""
-    output = model(batch.images, batch.tokens)
+    """Encodes one batch; the result is on the CPU in float32. Without texts the text tower does not run."""
+    image_features = model.encode_image(batch.images).float().cpu()
+    text_features = image_features[:0]
+    if len(batch.tokens):
+        text_features = model.encode_text(batch.tokens).float().cpu()
     return Features(
-        output.image_features.float().cpu(),
-        output.text_features.float().cpu(),
+        image_features,
+        text_features,
         batch.sample_id.cpu(),
         batch.text_id.cpu(),
     )
@@ -75,13 +41,25 @@ def encode_loader(model: ClipModel, loader: DataLoader[Batch], device: torch.dev
 
 
 @torch.no_grad()
+def encode_texts(model: ClipModel, texts: Sequence[str], device: torch.device) -> Tensor:
+    """Encodes texts that belong to no single image, each distinct one once.
+
+    Returns:
+        ``(T, D)`` float32 on the CPU.
+    """
+    distinct = sorted(set(texts))
+    row_of = {text: row for row, text in enumerate(distinct)}
+    chunks = [distinct[i : i + _TEXT_BATCH] for i in range(0, len(distinct), _TEXT_BATCH)]
+    features = torch.cat([model.encode_text(model.tokenizer(chunk).to(device)).float().cpu() for chunk in chunks])
+    return features[torch.tensor([row_of[text] for text in texts])]
+
+
 def encode_prompts(model: ClipModel, specs: Mapping[str, PromptSpec], device: torch.device) -> dict[str, PromptTable]:
     """Encodes prompt tables, each distinct text once."""
     texts = sorted({text for spec in specs.values() for prompts in spec.texts for text in prompts})
     if not texts:
         return {}
-    chunks = [texts[i : i + _PROMPT_BATCH] for i in range(0, len(texts), _PROMPT_BATCH)]
-    features = torch.cat([model.encode_text(model.tokenizer(chunk).to(device)).float().cpu() for chunk in chunks])
+    features = encode_texts(model, texts, device)
     row_of = {text: row for row, text in enumerate(texts)}
     return {name: _prompt_table(spec, features, row_of) for name, spec in specs.items()}
 
@@ -107,6 +85,7 @@ def assemble(
     *,
     logits: tuple[float, float | None],
     prompts: Mapping[str, PromptTable] | None = None,
+    texts: Tensor | None = None,
     with_relevant_pairs: bool = False,
 ) -> EmbeddingSet:
     """Orders encoded rows as the split does and joins them with what is known of the split.
@@ -116,19 +95,30 @@ def assemble(
         info: The split.
         logits: Scale and bias of the model's logits.
         prompts: Encoded prompt tables.
+        texts: ``(M, D)``, for a split whose texts belong to no single image (``info.pairs``).
         with_relevant_pairs: Compute the pairs that retrieval counts as hits; needs the whole split.
     """
-    image_order, text_order = features.sample_id.argsort(), features.text_id.argsort()
-    image_rows, text_rows = features.sample_id[image_order], features.text_id[text_order]
-    local_image = torch.full((info.num_images,), -1, dtype=torch.int64)
-    local_image[image_rows] = torch.arange(len(image_rows))
+    image_order = features.sample_id.argsort()
+    image_rows = features.sample_id[image_order]
     whole = len(image_rows) == info.num_images
     assert whole or not with_relevant_pairs, "relevant pairs are those of a whole split"
     relevant = info.relevant_pairs() if with_relevant_pairs and info.relevant_pairs is not None else None
-    return EmbeddingSet.from_index(
-        features.image_features[image_order],
-        features.text_features[text_order],
-        local_image[info.text_image_index[text_rows]],
+    if info.text_image_index is None:
+        assert whole, "class prompts come with the whole split"
+        assert texts is not None, "class prompts are encoded apart from the images"
+        assert info.pairs is not None, "without text_image_index a split has pairs"
+        text_features, pairs, captions = texts, info.pairs, tuple(info.captions)
+    else:
+        text_order = features.text_id.argsort()
+        text_rows = features.text_id[text_order]
+        local_image = torch.full((info.num_images,), -1, dtype=torch.int64)
+        local_image[image_rows] = torch.arange(len(image_rows))
+        text_features, captions = features.text_features[text_order], _take(info.captions, text_rows)
+        pairs = torch.stack([local_image[info.text_image_index[text_rows]], torch.arange(len(text_rows))], dim=1)
+    return EmbeddingSet(
+        image_features=features.image_features[image_order],
+        text_features=text_features,
+        pairs=pairs,
         relevant_pairs=relevant,
         logit_scale=logits[0],
         logit_bias=logits[1],
@@ -136,7 +126,7 @@ def assemble(
         class_names={name: tuple(names) for name, names in info.class_names.items()},
         groups=None if info.groups is None else info.groups[image_rows],
         image_ids=None if info.image_ids is None else _take(info.image_ids, image_rows),
-        captions=_take(info.captions, text_rows),
+        captions=captions,
         prompts=prompts or {},
         provenance=dict(info.provenance),
     )

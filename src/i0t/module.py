@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from i0t.data.base import Batch
-from i0t.encode import Features, encode_batch
+from i0t.encode import encode_batch
+from i0t.features import Features
 from i0t.gap_reducers.base import GapReducer
 from i0t.metrics import Alignment, CentroidDistance, LogitEntropy, RelativeModalityGap, Uniformity
 from i0t.models.base import ClipModel, ClipOutput

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ class Batch(NamedTuple):
 
     Attributes:
         images: ``(B, 3, H, W)`` transformed.
-        tokens: ``(T, L)`` int64; in training T = B, row i with image i.
+        tokens: ``(T, L)`` int64; in training T = B, row i with image i; T = 0 in an evaluation whose texts are
+            not captions of single images (class names).
         text_image_index: ``(T,)`` int64, the image of each text within this batch.
         sample_id: ``(B,)`` int64, the image's row in its split.
         text_id: ``(T,)`` int64, the text's row in its split.
@@ -52,11 +54,20 @@ class PromptSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitInfo:
-    """What is known about a split without encoding it; the fields are those of an ``EmbeddingSet``."""
+    """What is known about a split without encoding it; the fields are those of an ``EmbeddingSet``.
+
+    Attributes:
+        num_images: N.
+        captions: M texts.
+        text_image_index: ``(M,)`` int64, the image of each caption; they are encoded in the batches of their images.
+        pairs: ``(P, 2)`` int64 (image row, text row), instead of ``text_image_index`` where a text belongs to many
+            images (the prompt of a class); such texts are encoded apart from the images.
+    """
 
     num_images: int
     captions: Sequence[str]
-    text_image_index: Tensor
+    text_image_index: Tensor | None = None
+    pairs: Tensor | None = None
     relevant_pairs: Callable[[], Tensor] | None = None
     labels: Mapping[str, Tensor] = field(default_factory=dict)
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -73,24 +84,55 @@ class ImageTextDataModule(pl.LightningDataModule):
         main_object: The label that counts as the object in measures of object bias, or ``None``.
     """
 
+    eval_batch_size: int  # images encoded at once, per device
+
     def __init__(self, *, main_object: str | None = None) -> None:
         super().__init__()
         self.main_object = main_object
         self.transform: Callable[[Any], Tensor] | None = None
+        self.train_transform: Callable[[Any], Tensor] | None = None
         self.tokenizer: Callable[[Sequence[str]], Tensor] | None = None
 
-    def bind(self, *, transform: Callable[[Any], Tensor], tokenizer: Callable[[Sequence[str]], Tensor]) -> None:
-        """Takes the model's own transform and tokenizer, so that they cannot disagree with it."""
+    def bind(
+        self,
+        *,
+        transform: Callable[[Any], Tensor],
+        tokenizer: Callable[[Sequence[str]], Tensor],
+        train_transform: Callable[[Any], Tensor] | None = None,
+    ) -> None:
+        """Takes the model's own transforms and tokenizer, so that they cannot disagree with it.
+
+        Args:
+            transform: Of images in evaluation.
+            tokenizer: Of texts.
+            train_transform: Of images in training, with augmentation; ``None``: the same as in evaluation.
+        """
         self.transform = transform
         self.tokenizer = tokenizer
+        self.train_transform = train_transform or transform
 
     def describe(self, split: str) -> SplitInfo:
         """Labels, captions and prompts of ``"train"``, ``"val"`` or ``"test"``."""
         raise NotImplementedError
 
-    def eval_dataloader(self, split: str) -> DataLoader[Batch]:
-        """Every image of the split once, this rank's share without padding, with the captions of ``describe``."""
+    def eval_dataloader(self, split: str, batches: Sequence[Sequence[int]] | None = None) -> DataLoader[Batch]:
+        """Images of the split with the captions of ``describe``, one :class:`Batch` after the other, in order.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+            batches: The image rows of each batch; ``None``: every image once, this rank's share without padding.
+        """
         raise NotImplementedError
+
+    def files(self, split: str) -> Sequence[Path] | None:
+        """Every file that the features of a split depend on (images, captions, shards), in a fixed order.
+
+        The cache of embeddings trusts a split for as long as the sizes and times of these files stay what they were.
+
+        Returns:
+            The files; ``None`` for data that are not worth caching.
+        """
+        return None
 
     def images(self, split: str, rows: Sequence[int]) -> list[np.ndarray]:
         """``(H, W, 3)`` uint8 images of the given rows, to be looked at."""

@@ -233,13 +233,13 @@ class MadDataModule(ImageTextDataModule):
         """The validation split."""
         return self.eval_dataloader("val")
 
-    def eval_dataloader(self, split: str) -> DataLoader[Batch]:
-        """Every image of the split once, this rank's share, with its one seeded colour and caption."""
+    def eval_dataloader(self, split: str, batches: Sequence[Sequence[int]] | None = None) -> DataLoader[Batch]:
+        """Images with their one seeded colour and caption; by default every one once, this rank's share."""
         images = self.split(split)
         dataset = _MadDataset(images, transform=self.transform, tokenizer=self.tokenizer)
-        return self._loader(dataset, ShardedBatchSampler(len(images), batch_size=self.eval_batch_size))
+        return self._loader(dataset, batches or ShardedBatchSampler(len(images), batch_size=self.eval_batch_size))
 
-    def _loader(self, dataset: _MadDataset, sampler: GlobalBatchSampler | ShardedBatchSampler) -> DataLoader[Batch]:
+    def _loader(self, dataset: _MadDataset, sampler: Any) -> DataLoader[Batch]:
         # The sampler gives whole batches of rows and the dataset whole batches: no per-sample work, no collation.
         return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
 
