@@ -1,0 +1,222 @@
+"""CC12M, or any other WebDataset of image-caption pairs: an endless training stream, evaluation by number.
+
+On disk, or behind URLs: tar shards as img2dataset writes them, whose members ``<key>.jpg`` (or ``jpeg``, ``png``,
+``webp``) and ``<key>.txt`` (or a field of ``<key>.json``) make one sample::
+
+    <root>/train/00000.tar, 00001.tar, …
+    <root>/val/00000.tar, …
+
+Training may read ``https://…/{00000..01242}.tar``, ``s3://…`` (through the ``aws`` command), ``gs://…`` and
+``pipe:<command>``; evaluation needs local, uncompressed tars and never runs a command or opens a URL.
+
+Shapes: B images of a batch, N images of a split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from i0t.data.base import Batch, ImageTextDataModule, SplitInfo
+from i0t.data.image_files import decode_image
+from i0t.data.samplers import ShardedBatchSampler
+from i0t.data.shard_batches import EvaluationSamples, StreamedBatches, StreamLoader
+from i0t.data.shard_index import ShardIndex, index_shards
+from i0t.data.shards import IMAGE_SUFFIXES, ShardStream, expand_shards, is_remote
+from i0t.data.skipped import SkippedSamples
+
+_TEST_IS_VAL = "cc12m test: its images are those of val (data.test_shards); what is fitted on val is fitted on test"
+
+
+class Cc12mDataModule(ImageTextDataModule):
+    """Image-caption pairs in tar shards.
+
+    Training never ends: ``trainer.max_steps`` is the only duration. A resumed run goes on with the exact optimizer and
+    step, and with other samples than those it has seen since it was first started; the order in which an uninterrupted
+    run would have gone on is not repeated.
+
+    Args:
+        root: Folder of shards that are named by a relative path.
+        train_shards: Path with ``*`` and ``{0..9}``, URL, ``pipe:<command>``, or a list of these.
+        val_shards: Local path or a list.
+        test_shards: As ``val_shards``; ``None``: the test split is the validation split.
+        caption_key: Suffix of the member with the caption: ``txt``, or ``json`` with ``caption_field``.
+        caption_field: Key of the caption in a JSON member; ``None``: the member is the caption.
+        shuffle_buffer: Samples that each worker holds, as they are in the shard, to mix them.
+        limit: The first so many samples of the validation and test splits; ``None``: all.
+        train_eval_limit: The first so many training samples, for what is fitted or measured on the training split,
+            which then needs local shards; ``None``: all.
+        batch_size: Per device, in training.
+        eval_batch_size: Per device, in evaluation.
+        num_workers: Of the data loaders.
+        train_seed: Of the training stream.
+
+    Attributes:
+        skipped: Samples and shards that training could not use; evaluation stops at the first.
+
+    Raises:
+        ValueError: If an option is out of range, or (when a split is first used) its shards are not as described.
+
+    DDP:
+        Ranks draw independently in training, and take disjoint shares in evaluation.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        train_shards: str | Sequence[str],
+        val_shards: str | Sequence[str],
+        test_shards: str | Sequence[str] | None,
+        caption_key: str,
+        caption_field: str | None,
+        shuffle_buffer: int,
+        limit: int | None,
+        train_eval_limit: int | None,
+        batch_size: int,
+        eval_batch_size: int,
+        num_workers: int,
+        train_seed: int,
+    ) -> None:
+        super().__init__()
+        numbers = {"limit": limit, "train_eval_limit": train_eval_limit, "shuffle_buffer": shuffle_buffer}
+        for option, value in numbers.items():
+            if value is not None and value < 1:
+                raise ValueError(f"data.{option}={value} must be at least 1")
+        if batch_size < 2:
+            raise ValueError(f"data.batch_size={batch_size}: a contrastive batch needs at least 2 pairs")
+        if (caption_key == "json") != (caption_field is not None):
+            raise ValueError(
+                f"data.caption_key={caption_key!r} and data.caption_field={caption_field!r}: "
+                "a json member, and no other, needs the field that holds the caption"
+            )
+        self.root = Path(root).expanduser()
+        self.patterns = {"train": train_shards, "val": val_shards, "test": test_shards or val_shards}
+        self.test_is_val = test_shards is None
+        self.caption_key, self.caption_field = caption_key, caption_field
+        self.shuffle_buffer = shuffle_buffer
+        self.limits = {"train": train_eval_limit, "val": limit, "test": limit}
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.num_workers = num_workers
+        self.train_seed = train_seed
+        self.skipped = SkippedSamples(num_workers)
+        self._indices: dict[str, ShardIndex] = {}
+
+    def setup(self, stage: str) -> None:
+        """Finds the shards that training needs, so that what is wrong with them is said before it starts."""
+        if stage == "fit":
+            self.shards("train")
+            self.index("val")
+
+    def shards(self, split: str) -> list[str]:
+        """Paths, URLs and commands of a split.
+
+        Raises:
+            ValueError: If there are none, or files are missing.
+        """
+        if split not in self.patterns:
+            raise ValueError(f"split {split!r} does not exist; choose one of {', '.join(self.patterns)}")
+        return expand_shards(self.patterns[split], self.root)
+
+    def index(self, split: str) -> ShardIndex:
+        """The samples of a split by number, of local shards only.
+
+        Raises:
+            ValueError: If a shard is remote or not whole, or a sample has no image or caption.
+        """
+        if split == "test" and self.test_is_val:
+            split = "val"
+        if split not in self._indices:
+            shards = self.shards(split)
+            remote = next((shard for shard in shards if is_remote(shard)), None)
+            if remote is not None:
+                raise ValueError(
+                    f"data.{split}_shards: {remote} cannot be read by number, as evaluation and fitting need it; "
+                    "download its shards"
+                    + (", or fit on another split with gap_reducer.fit_split=val" if split == "train" else "")
+                )
+            self._indices[split] = index_shards(
+                [Path(shard) for shard in shards],
+                caption_key=self.caption_key,
+                caption_field=self.caption_field,
+                limit=self.limits[split],
+            )
+        return self._indices[split]
+
+    def describe(self, split: str) -> SplitInfo:
+        """Captions and identifiers; ``provenance["warnings"]`` says where the test split is the validation split."""
+        index = self.index(split)
+        same = split == "test" and self.test_is_val
+        return SplitInfo(
+            num_images=len(index),
+            captions=index.captions,
+            text_image_index=torch.arange(len(index)),
+            image_ids=index.image_ids,
+            provenance={
+                "data": "cc12m",
+                "split": split,
+                "shards": self.patterns[split],
+                "num_images": len(index),
+                "limit": self.limits[split],
+                "caption": self.caption_key if self.caption_field is None else f"json.{self.caption_field}",
+                "warnings": [_TEST_IS_VAL] if same else [],
+            },
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The stream, in an order that depends on the step at which training begins.
+
+        Raises:
+            ValueError: If no number of steps is set.
+        """
+        stream = ShardStream(
+            self.shards("train"),
+            suffixes={*IMAGE_SUFFIXES, self.caption_key},
+            shuffle_buffer=self.shuffle_buffer,
+            seed=self.train_seed,
+            skipped=self.skipped,
+        )
+        if self.trainer is not None:
+            if self.trainer.max_steps < 1:
+                raise ValueError("trainer.max_steps must be set: streamed data have no end")
+            stream.start_step = self.trainer.global_step
+        dataset = StreamedBatches(
+            stream,
+            batch_size=self.batch_size,
+            caption_key=self.caption_key,
+            caption_field=self.caption_field,
+            transform=self.train_transform,
+            tokenizer=self.tokenizer,
+            skipped=self.skipped,
+        )
+        return StreamLoader(
+            dataset, batch_size=None, num_workers=self.num_workers, pin_memory=torch.cuda.is_available()
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The validation split."""
+        return self.eval_dataloader("val")
+
+    def eval_dataloader(self, split: str, batches: Sequence[Sequence[int]] | None = None) -> DataLoader[Batch]:
+        """Images with their captions; by default every one once, this rank's share."""
+        index = self.index(split)
+        return DataLoader(
+            EvaluationSamples(index, transform=self.transform, tokenizer=self.tokenizer),
+            batch_size=None,
+            sampler=batches or ShardedBatchSampler(len(index), batch_size=self.eval_batch_size),
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def files(self, split: str) -> list[Path]:
+        """The shards that were read."""
+        return list(self.index(split).shards)
+
+    def images(self, split: str, rows: Sequence[int]) -> list[np.ndarray]:
+        """``(H, W, 3)`` uint8 images."""
+        found = (self.index(split).read_image(row) for row in rows)
+        return [np.asarray(decode_image(data, name=name)) for data, name in found]

@@ -1,0 +1,131 @@
+"""Batches of images and captions from tar shards: streamed without an end, or by number.
+
+Shapes: B images and texts of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from i0t.data.base import Batch
+from i0t.data.image_files import ImageReader, UnreadableImage
+from i0t.data.shard_index import ShardIndex, image_suffix, read_caption, sample_name
+from i0t.data.shards import ShardStream, UnusableSample
+from i0t.data.skipped import SkippedSamples
+
+# So many useless samples in a row are not an accident but a wrong caption_key.
+_MOST_UNUSABLE = 1000
+
+
+class StreamedBatches(IterableDataset[Batch]):
+    """Batches of a stream, without an end; samples that cannot be used are counted and left out.
+
+    Args:
+        stream: Of samples as they are in the shards.
+        batch_size: B.
+        caption_key: Suffix of the member with the caption.
+        caption_field: See :func:`i0t.data.shard_index.read_caption`.
+        transform: Of a PIL image.
+        tokenizer: Of texts.
+        skipped: Counts what is left out.
+    """
+
+    def __init__(
+        self,
+        stream: ShardStream,
+        *,
+        batch_size: int,
+        caption_key: str,
+        caption_field: str | None,
+        transform: Callable[[Any], Tensor] | None,
+        tokenizer: Callable[[Sequence[str]], Tensor] | None,
+        skipped: SkippedSamples,
+    ) -> None:
+        assert transform is not None, "bind() comes before any loader"
+        assert tokenizer is not None, "bind() comes before any loader"
+        self.stream = stream
+        self.batch_size = batch_size
+        self.caption_key, self.caption_field = caption_key, caption_field
+        self.read = ImageReader(transform)
+        self.tokenizer = tokenizer
+        self.skipped = skipped
+
+    def __iter__(self) -> Iterator[Batch]:
+        pairs = self._pairs()
+        rows = torch.arange(self.batch_size)  # a sample of a stream has no row but that of its batch
+        while True:
+            images, captions = zip(*islice(pairs, self.batch_size), strict=True)
+            yield Batch(torch.stack(images), self.tokenizer(list(captions)), rows, rows, rows)
+
+    def _pairs(self) -> Iterator[tuple[Tensor, str]]:
+        num_unusable = 0
+        for sample in self.stream:
+            try:
+                pair = self._pair(sample)
+            except (UnreadableImage, UnusableSample) as error:
+                self.skipped.add(str(error))
+                num_unusable += 1
+                if num_unusable == _MOST_UNUSABLE:
+                    raise UnusableSample(
+                        f"{num_unusable:,} samples in a row cannot be used; the last: {error}"
+                    ) from error
+                continue
+            num_unusable = 0
+            yield pair
+
+    def _pair(self, sample: Mapping[str, Any]) -> tuple[Tensor, str]:
+        name, key = sample_name(sample), self.caption_key
+        data = sample[image_suffix(sample)]
+        caption = read_caption(sample.get(key), self.caption_field, name=name, suffix=key)
+        return self.read.decode(data, name=name), caption
+
+
+class StreamLoader(DataLoader[Batch]):
+    """Tells the stream that it begins, before its workers become copies of it."""
+
+    dataset: StreamedBatches
+
+    def __iter__(self) -> Any:
+        self.dataset.stream.begin()
+        return super().__iter__()
+
+
+class EvaluationSamples(Dataset[Batch]):
+    """A list of rows in, their images and captions out; the first unreadable image is an error.
+
+    Args:
+        index: N samples.
+        transform: Of a PIL image.
+        tokenizer: Of texts.
+    """
+
+    def __init__(
+        self,
+        index: ShardIndex,
+        *,
+        transform: Callable[[Any], Tensor] | None,
+        tokenizer: Callable[[Sequence[str]], Tensor] | None,
+    ) -> None:
+        assert transform is not None, "bind() comes before any loader"
+        assert tokenizer is not None, "bind() comes before any loader"
+        self.index = index
+        self.read = ImageReader(transform)
+        self.tokenizer = tokenizer
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        images = []
+        for row in rows:
+            data, name = self.index.read_image(row)
+            images.append(self.read.decode(data, name=name))
+        at = torch.tensor(rows)
+        captions = [self.index.captions[row] for row in rows]
+        return Batch(torch.stack(images), self.tokenizer(captions), torch.arange(len(rows)), at, at)
