@@ -6,16 +6,14 @@ Shapes: N images, M texts, D embedding width, P pairs, C classes, T prompts per 
 from __future__ import annotations
 
 import dataclasses
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+
+_CHECKED_ROWS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,42 +163,6 @@ class EmbeddingSet:
         pairs = torch.stack([text_image_index.to(torch.int64), text_rows], dim=1)
         return cls(image_features=image_features, text_features=text_features, pairs=pairs, **fields)
 
-    @classmethod
-    def load_npz(cls, path: str | Path) -> EmbeddingSet:
-        """Reads an ``.npz`` with ``image`` (N, D) and ``text`` (M, D).
-
-        Optional: ``text_image_index`` (M,) or ``pairs`` (P, 2), without which the sets are taken as unpaired;
-        ``image_id`` (N,) and ``caption`` (M,).
-
-        Raises:
-            ValueError: If the file is missing, is not such a file, or its arrays disagree.
-        """
-        path = Path(path)
-        if path.is_file() and not zipfile.is_zipfile(path):
-            raise ValueError(f"{path} is truncated or not an .npz file")
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"cannot read embeddings from {path}: {error}") from error
-        missing = {"image", "text"} - arrays.keys()
-        if missing:
-            raise ValueError(f"{path} has no array {sorted(missing)}; it has {sorted(arrays)}")
-        pairs = torch.empty(0, 2, dtype=torch.int64)
-        if "pairs" in arrays:
-            pairs = torch.from_numpy(arrays["pairs"].astype(np.int64))
-        elif "text_image_index" in arrays:
-            index = arrays["text_image_index"].astype(np.int64)
-            pairs = torch.from_numpy(np.stack([index, np.arange(len(index))], axis=1))
-        return cls(
-            image_features=torch.from_numpy(arrays["image"]).float(),
-            text_features=torch.from_numpy(arrays["text"]).float(),
-            pairs=pairs,
-            image_ids=tuple(map(str, arrays["image_id"])) if "image_id" in arrays else None,
-            captions=tuple(map(str, arrays["caption"])) if "caption" in arrays else None,
-            provenance={"source": path.name},
-        )
-
     def shard(self, rank: int, world_size: int) -> EmbeddingSet:
         """One of ``world_size`` disjoint parts that together are the set, to fit a reducer on several processes.
 
@@ -258,13 +220,14 @@ def _check_features(modality: str, features: Tensor) -> None:
         raise ValueError(f"{modality} features must be (rows, width), got shape {tuple(features.shape)}")
     if len(features) == 0:
         raise ValueError(f"there are no {modality} features")
-    bad = ~torch.isfinite(features).all(dim=1)
+    # By chunks: the masks of millions of rows would take gigabytes.
+    bad = torch.cat([~torch.isfinite(rows).all(dim=1) for rows in features.split(_CHECKED_ROWS)])
     if bool(bad.any()):
         raise ValueError(
             f"{int(bad.sum())} of {len(features)} {modality} features hold NaN or infinity, "
             f"first at row {int(bad.nonzero()[0])}; look at the encoder or the file they come from"
         )
-    zero = ~features.any(dim=1)
+    zero = torch.cat([~rows.any(dim=1) for rows in features.split(_CHECKED_ROWS)])
     if bool(zero.any()):
         raise ValueError(
             f"{int(zero.sum())} of {len(features)} {modality} features are zero and have no direction, "

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 
@@ -66,34 +65,3 @@ def test_selected_images_keep_their_own_texts_and_numbers():
     assert sorted(chosen.relevant_pairs.tolist()) == [[0, 0], [0, 2], [1, 1]]
     assert chosen.labels["digit"].tolist() == [4, 3]
     assert chosen.groups.tolist() == [1, 0]
-
-
-def write(path, **arrays):
-    np.savez(path, **arrays)
-    return path
-
-
-def test_npz_round_trip(tmp_path):
-    rng = np.random.default_rng(0)
-    image, text = rng.normal(size=(3, 4)).astype(np.float16), rng.normal(size=(5, 4)).astype(np.float32)
-    index = np.array([0, 0, 1, 2, 2])
-    path = write(tmp_path / "x.npz", image=image, text=text, text_image_index=index, caption=np.array(list("abcde")))
-    loaded = EmbeddingSet.load_npz(path)
-    assert loaded.text_image_index.tolist() == index.tolist()
-    assert np.array_equal(loaded.image_features.numpy(), image.astype(np.float32))
-    assert loaded.captions == tuple("abcde")
-    unpaired = EmbeddingSet.load_npz(write(tmp_path / "y.npz", image=image, text=text))
-    assert len(unpaired.pairs) == 0
-
-
-def test_npz_that_cannot_be_read_says_so(tmp_path):
-    good = write(tmp_path / "x.npz", image=np.ones((2, 3)), text=np.ones((2, 3)))
-    torn = tmp_path / "torn.npz"
-    torn.write_bytes(good.read_bytes()[:-30])
-    for path, message in (
-        (torn, "torn.npz is truncated or not an .npz file"),
-        (tmp_path / "absent.npz", "cannot read embeddings from"),
-        (write(tmp_path / "z.npz", images=np.ones((2, 3))), r"no array \['image', 'text'\]; it has \['images'\]"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            EmbeddingSet.load_npz(path)

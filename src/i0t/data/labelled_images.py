@@ -83,7 +83,7 @@ class _LabelledBatches(Dataset[Batch]):
         assert tokenizer is not None, "bind() comes before any loader"
         self.images = images
         self.rows = rows
-        self.reader = ImageReader(transform)
+        self.reader = ImageReader(transform, exact=True)
         self.no_tokens = tokenizer([""])[:0]
 
     def __len__(self) -> int:

@@ -237,7 +237,8 @@ class MadDataModule(ImageTextDataModule):
         """Images with their one seeded colour and caption; by default every one once, this rank's share."""
         images = self.split(split)
         dataset = _MadDataset(images, transform=self.transform, tokenizer=self.tokenizer)
-        return self._loader(dataset, batches or ShardedBatchSampler(len(images), batch_size=self.eval_batch_size))
+        own = ShardedBatchSampler(len(images), batch_size=self.eval_batch_size)
+        return self._loader(dataset, own if batches is None else batches)
 
     def _loader(self, dataset: _MadDataset, sampler: Any) -> DataLoader[Batch]:
         # The sampler gives whole batches of rows and the dataset whole batches: no per-sample work, no collation.

@@ -115,7 +115,7 @@ class EvaluationSamples(Dataset[Batch]):
         assert transform is not None, "bind() comes before any loader"
         assert tokenizer is not None, "bind() comes before any loader"
         self.index = index
-        self.read = ImageReader(transform)
+        self.read = ImageReader(transform, exact=True)
         self.tokenizer = tokenizer
 
     def __len__(self) -> int:
