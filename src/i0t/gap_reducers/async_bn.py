@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from i0t.distributed import all_reduce_sum, batch_moments, rank, rows_per_rank, world_size
-from i0t.gap_reducers.base import FitRows, GapReducer
+from i0t.gap_reducers.base import FitRows, GapReducer, Rows
 from i0t.gap_reducers.fit_rows import Moments, unit_moments
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,11 @@ class GlobalBatchNorm(nn.Module):
         """Replaces the running statistics by exact ones."""
         self.running_mean.copy_(moments.mean)
         self.running_var.copy_(moments.variance)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift (D,) float64 of the map in eval mode."""
+        scale = torch.rsqrt(self.running_var.double() + self.eps) * self.weight.double()
+        return scale, self.bias.double() - self.running_mean.double() * scale
 
     def forward(self, rows: Tensor) -> Tensor:
         """Standardises per dimension.
@@ -100,7 +105,8 @@ class AsyncBatchNorm(GapReducer):
 
     Args:
         dim: D.
-        loss: Called with (image, text, logit scale, logit bias), returns a dict with ``"loss"``.
+        loss: Called with (image, text, logit scale, logit bias), returns a dict with ``"loss"``; ``None``, after
+            :meth:`load`, for a reducer that is applied and not trained again.
         learning_rate: Of AdamW.
         weight_decay: Of AdamW, on scale and shift alike, as published.
         epochs: Passes over the images; 0 for z-scoring alone.
@@ -122,7 +128,7 @@ class AsyncBatchNorm(GapReducer):
         self,
         dim: int,
         *,
-        loss: nn.Module,
+        loss: nn.Module | None,
         learning_rate: float = 1e-6,
         weight_decay: float = 1e-2,
         epochs: int = 3,
@@ -147,9 +153,16 @@ class AsyncBatchNorm(GapReducer):
         self.weight_decay = weight_decay
         self.epochs = epochs
         self.batch_size = batch_size
+        self.momentum = momentum
+        self.eps = eps
         self.image_norm = GlobalBatchNorm(dim, momentum=momentum, eps=eps)
         self.text_norm = GlobalBatchNorm(dim, momentum=momentum, eps=eps)
         self.eval()
+
+    @property
+    def calibration_means(self) -> tuple[Tensor, Tensor] | None:
+        """The running means, before the affine part."""
+        return (self.image_norm.running_mean, self.text_norm.running_mean) if len(self.fitted_modalities) == 2 else None
 
     def _reduce_image(self, unit_rows: Tensor) -> Tensor:
         if self.training:
@@ -162,6 +175,28 @@ class AsyncBatchNorm(GapReducer):
             self.fitted.fill_(True)
         reduced: Tensor = self.text_norm(unit_rows)
         return reduced
+
+    def affine_image(self) -> tuple[Tensor, Tensor]:
+        """Those of the running statistics and the affine part together."""
+        return self.image_norm.affine()
+
+    def affine_text(self) -> tuple[Tensor, Tensor]:
+        """Those of the running statistics and the affine part together."""
+        return self.text_norm.affine()
+
+    def _fit_image(self, image_features: Rows) -> None:
+        self._fit_alone(self.image_norm, image_features, "image")
+
+    def _fit_text(self, text_features: Rows) -> None:
+        self._fit_alone(self.text_norm, text_features, "text")
+
+    def _fit_alone(self, norm: GlobalBatchNorm, features: Rows, modality: str) -> None:
+        if self.epochs > 0:
+            raise ValueError(
+                f"async_bn trains on pairs and cannot be fitted on {modality}s alone; epochs=0 is z-scoring, which can"
+            )
+        norm.reset_affine()
+        norm.set_statistics(unit_moments(features, modality, device=self.fitted.device))
 
     def _fit(self, rows: FitRows) -> None:
         # Before any training, so that features that cannot be used raise here, on every rank.
@@ -195,6 +230,8 @@ class AsyncBatchNorm(GapReducer):
     def _train_affine(self, rows: FitRows, num_steps: int) -> None:
         """Stage 2: trains scale and shift of both modalities on this rank's pairs."""
         device = self.fitted.device
+        if self.loss is None and self.epochs > 0:
+            raise ValueError("async_bn has no loss to train with: give load(…, modules={'loss': …}), or epochs=0")
         self.image_norm.reset_affine()
         self.text_norm.reset_affine()
         parameters = [*self.image_norm.parameters(), *self.text_norm.parameters()]
@@ -208,6 +245,7 @@ class AsyncBatchNorm(GapReducer):
             for batch in pairs.split(self.batch_size)[:num_steps]:
                 image = rows.image_features[batch[:, 0].to(rows.image_features.device)].to(device)
                 text = rows.text_features[batch[:, 1].to(rows.text_features.device)].to(device)
+                assert self.loss is not None
                 loss = self.loss(*self(image, text), logit_scale, logit_bias)["loss"]
                 optimizer.zero_grad()
                 loss.backward()

@@ -6,19 +6,24 @@ Shapes: N image rows, M text rows, D embedding width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i0t.distributed import rows_per_rank
-from i0t.gap_reducers.fit_rows import Embeddings, FitRows, select_fit_rows
+from i0t.gap_reducers.errors import NotAffineError, NotFittedError
+from i0t.gap_reducers.fit_rows import Embeddings, FitRows, Rows, draw_unpaired, select_fit_rows
+from i0t.gap_reducers.saved import MIN_NORM, MIN_REDUCED_NORM
+from i0t.gap_reducers.saving import load_reducer, save_reducer
+from i0t.gap_reducers.unit_rows import to_unit
 
-__all__ = ["Embeddings", "FitRows", "GapReducer", "NotFittedError"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-MIN_NORM = 1e-12  # below it F.normalize returns no unit vector
-MIN_REDUCED_NORM = 1e-6  # below it the difference of two float32 unit vectors is rounding
+__all__ = ["Embeddings", "FitRows", "GapReducer", "NotAffineError", "NotFittedError", "Rows"]
 
 FIT_SPLITS = {
     "train": "inductive, statistics from training data",
@@ -27,16 +32,14 @@ FIT_SPLITS = {
 }
 
 
-class NotFittedError(RuntimeError):
-    """A reducer that needs fitting was used before :meth:`GapReducer.fit`."""
-
-
 class GapReducer(nn.Module, ABC):
     """Maps image and text features so that the modality gap shrinks; takes raw features, returns unit vectors.
 
-    A subclass writes :meth:`_reduce_image` and :meth:`_reduce_text`, from unit rows to rows of any norm, and, if it
-    has statistics, :meth:`_fit`. All its state is in buffers and parameters of fixed shape from construction, so that
-    a checkpoint carries it.
+    A subclass writes :meth:`_reduce_image` and :meth:`_reduce_text`, from unit rows to rows of any norm; if it has
+    statistics, :meth:`_fit_image` and :meth:`_fit_text`, or :meth:`_fit` if it needs both modalities at once; if it is
+    of the form N(scale * N(x) + shift), :meth:`affine_image` and :meth:`affine_text`. All its state is in buffers and
+    parameters of fixed shape from construction, so that a checkpoint carries it, and every argument of its constructor
+    is kept as an attribute of the same name, so that it can be saved.
 
     A reducer starts in eval mode, and ``fit`` leaves the mode as it is: library use never depends on a forgotten
     ``.eval()`` (a subclass with submodules calls ``self.eval()`` last). Whoever trains calls ``.train()``. In train
@@ -45,7 +48,8 @@ class GapReducer(nn.Module, ABC):
 
     **DDP:** ``fit`` takes each rank's disjoint shard, uneven ones too; every rank ends with the statistics of all rows.
 
-    **State:** ``fitted`` () bool; ``num_fit_images`` () int64, images of all ranks that it was fitted on.
+    **State:** ``fitted`` () bool; ``num_fit_images``, ``num_fit_texts`` () int64, rows of all ranks that it was
+    fitted on (0 where it was trained inside a model, or fitted on the other modality alone).
 
     Args:
         dim: D.
@@ -61,6 +65,7 @@ class GapReducer(nn.Module, ABC):
     needs_fit: ClassVar[bool] = False
     fitted: Tensor
     num_fit_images: Tensor
+    num_fit_texts: Tensor
 
     def __init__(
         self, dim: int, *, fit_split: str | None = None, fit_samples: int | None = None, seed: int = 0
@@ -79,7 +84,29 @@ class GapReducer(nn.Module, ABC):
         self.seed = seed
         self.register_buffer("fitted", torch.tensor(False))
         self.register_buffer("num_fit_images", torch.tensor(0, dtype=torch.int64))
+        self.register_buffer("num_fit_texts", torch.tensor(0, dtype=torch.int64))
         self.eval()
+
+    @property
+    def calibration_means(self) -> tuple[Tensor, Tensor] | None:
+        """Means (D,) of the unit image and text rows it was fitted on; ``None`` if it has none, or not of both."""
+        return None
+
+    @property
+    def fitted_modalities(self) -> tuple[str, ...]:
+        """What it can reduce now: ``"image"``, ``"text"``, both, or nothing before it is fitted."""
+        if not self.needs_fit:
+            return ("image", "text")
+        if not bool(self.fitted):
+            return ()
+        num_images, num_texts = int(self.num_fit_images), int(self.num_fit_texts)
+        if bool(num_images) == bool(num_texts):  # both 0: trained inside a model
+            return ("image", "text")
+        return ("image",) if num_images else ("text",)
+
+    def protocol_in_words(self) -> str:
+        """What its ``fit_split`` means."""
+        return FIT_SPLITS.get(self.fit_split or "", "nothing is fitted")
 
     def protocol(self, measured_split: str) -> str:
         """How its numbers on a split are to be read.
@@ -112,7 +139,86 @@ class GapReducer(nn.Module, ABC):
         rows = select_fit_rows(embeddings, self.fit_samples, seed=self.seed, device=device)
         self._fit(rows)
         self.num_fit_images.fill_(sum(rows_per_rank(len(rows.image_features), device)))
+        self.num_fit_texts.fill_(sum(rows_per_rank(len(rows.text_features), device)))
         self.fitted.fill_(True)
+
+    def fit_image(self, image_features: Rows) -> None:
+        """Fits the images' statistics alone; those of texts stay as they are, fitted or not.
+
+        Args:
+            image_features: ``(N, D)`` this rank's rows: a tensor, or rows that are read in chunks.
+
+        Raises:
+            ValueError: As :meth:`fit`; also if this kind can only be fitted on both modalities together.
+        """
+        alone = type(self)._fit_image is not GapReducer._fit_image
+        self._fit_one(image_features, "image", self._fit_image if alone else None, self.num_fit_images, seed=self.seed)
+
+    def fit_text(self, text_features: Rows) -> None:
+        """Fits the texts' statistics alone, see :meth:`fit_image`."""
+        alone = type(self)._fit_text is not GapReducer._fit_text
+        self._fit_one(text_features, "text", self._fit_text if alone else None, self.num_fit_texts, seed=self.seed + 1)
+
+    def _fit_one(
+        self, features: Rows, modality: str, fit: Callable[[Rows], None] | None, count: Tensor, *, seed: int
+    ) -> None:
+        if not self.needs_fit:
+            return
+        if fit is None:
+            raise ValueError(f"{type(self).__name__} is fitted on images and texts together, not on {modality}s alone")
+        self._check_width(features, modality)
+        device = self.fitted.device
+        features = draw_unpaired(features, self.fit_samples, f"{modality}s", seed=seed, device=device)
+        fit(features)
+        count.fill_(sum(rows_per_rank(len(features), device)))
+        self.fitted.fill_(True)
+
+    def affine_image(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift (D,) of images, for a kind that is N(scale * N(x) + shift).
+
+        Raises:
+            NotAffineError: If this kind is not of this form.
+        """
+        raise NotAffineError(f"{type(self).__name__} is not of the form N(scale * N(x) + shift)")
+
+    def affine_text(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift (D,) of texts, see :meth:`affine_image`."""
+        raise NotAffineError(f"{type(self).__name__} is not of the form N(scale * N(x) + shift)")
+
+    def save(self, path: str | Path, *, provenance: Mapping[str, Any] | None = None) -> Path:
+        """Writes it to one safetensors file, whole or not at all, and its description as JSON beside it.
+
+        :func:`i0t.gap_reducers.load` reads it for NumPy, :meth:`load` as this class. Modules (a loss) are not saved.
+
+        Args:
+            path: Ends in ``.safetensors``.
+            provenance: What to note beside class, arguments, split, counts and versions; plain containers.
+
+        Raises:
+            ValueError: If the path or the class does not allow it.
+            NotFittedError: If it needs fitting and is not fitted.
+        """
+        if not self.fitted_modalities:
+            raise NotFittedError(f"{type(self).__name__} is not fitted: there is nothing to save")
+        return save_reducer(self, path, provenance=provenance)
+
+    @classmethod
+    def load(cls, path: str | Path, *, modules: Mapping[str, nn.Module] | None = None) -> Self:
+        """Reads what :meth:`save` wrote, in eval mode on the CPU.
+
+        ``GapReducer.load`` reads any kind that i0t ships, and a class of your own is read by its own ``load``, since no
+        file decides which code is imported.
+
+        Args:
+            path: The ``.safetensors`` file.
+            modules: Arguments that are modules, by name (``{"loss": …}``), to fit again.
+
+        Raises:
+            ValueError: If there is no such file, it is damaged, or of another class.
+        """
+        reducer = load_reducer(cls, path, modules=modules)
+        assert isinstance(reducer, cls)
+        return reducer
 
     def reduce_image(self, image_features: Tensor) -> Tensor:
         """Reduces images.
@@ -128,31 +234,28 @@ class GapReducer(nn.Module, ABC):
                 that have no direction left after the reduction.
             NotFittedError: In eval mode, before :meth:`fit`.
         """
-        unit = self._unit_rows(image_features, "image")
-        reduced = (
-            unit
-            if self._only_normalises
-            else self._to_unit(self._reduce_image(unit), "reduced image", min_norm=MIN_REDUCED_NORM)
-        )
-        return reduced.view(image_features.shape)
+        return self._reduce(image_features, "image", self._reduce_image)
 
     def reduce_text(self, text_features: Tensor) -> Tensor:
         """Reduces texts, see :meth:`reduce_image`."""
-        unit = self._unit_rows(text_features, "text")
-        reduced = (
-            unit
-            if self._only_normalises
-            else self._to_unit(self._reduce_text(unit), "reduced text", min_norm=MIN_REDUCED_NORM)
-        )
-        return reduced.view(text_features.shape)
+        return self._reduce(text_features, "text", self._reduce_text)
 
     def forward(self, image_features: Tensor, text_features: Tensor) -> tuple[Tensor, Tensor]:
-        """``(reduce_image(image_features), reduce_text(text_features))``; the row counts may differ."""
+        """Both modalities; the row counts may differ."""
         return self.reduce_image(image_features), self.reduce_text(text_features)
 
     def _fit(self, rows: FitRows) -> None:
-        """Sets the statistics from this rank's rows. Written by kinds with ``needs_fit``."""
-        raise NotImplementedError(f"{type(self).__name__} has needs_fit = True and must write _fit")
+        """Sets the statistics from this rank's rows. Written by kinds that need both modalities at once."""
+        self._fit_image(rows.image_features)
+        self._fit_text(rows.text_features)
+
+    def _fit_image(self, image_features: Rows) -> None:
+        """Sets the images' statistics. Written by kinds that fit each modality for itself."""
+        raise NotImplementedError(f"{type(self).__name__} has needs_fit = True and must write _fit or _fit_image")
+
+    def _fit_text(self, text_features: Rows) -> None:
+        """Sets the texts' statistics, see :meth:`_fit_image`."""
+        raise NotImplementedError(f"{type(self).__name__} has needs_fit = True and must write _fit or _fit_text")
 
     @abstractmethod
     def _reduce_image(self, unit_rows: Tensor) -> Tensor:
@@ -166,30 +269,32 @@ class GapReducer(nn.Module, ABC):
     def _only_normalises(self) -> bool:
         return self.training and self.needs_fit and not self.trainable
 
-    def _unit_rows(self, features: Tensor, modality: str) -> Tensor:
-        """``(..., D)`` checked, to ``(rows, D)`` unit rows of at least float32."""
-        if self.needs_fit and not self.training and not bool(self.fitted):
-            raise NotFittedError(
-                f"{type(self).__name__} is not fitted: call fit() with the embeddings of its fit_split "
-                f"({self.fit_split!r}), or load a checkpoint in which it is fitted"
-            )
+    def _reduce(self, features: Tensor, modality: str, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        check = not self.training
+        if check and modality not in self.fitted_modalities:
+            self._raise_not_fitted(modality)
         self._check_width(features, modality)
         rows = features.reshape(-1, self.dim)
-        return self._to_unit(rows.to(torch.promote_types(rows.dtype, torch.float32)), modality)
+        rows = to_unit(
+            rows.to(torch.promote_types(rows.dtype, torch.float32)), modality, min_norm=MIN_NORM, check=check
+        )
+        if not self._only_normalises:
+            rows = to_unit(reduce(rows), f"reduced {modality}", min_norm=MIN_REDUCED_NORM, check=check)
+        return rows.view(features.shape)
 
-    def _check_width(self, features: Tensor, modality: str) -> None:
-        if features.ndim < 1 or features.shape[-1] != self.dim:
+    def _raise_not_fitted(self, modality: str) -> NoReturn:
+        name = type(self).__name__
+        if bool(self.fitted):
+            raise NotFittedError(
+                f"{name} is fitted on {self.fitted_modalities[0]}s alone: call fit_{modality}() as well"
+            )
+        raise NotFittedError(
+            f"{name} is not fitted: call fit() with the embeddings of its fit_split "
+            f"({self.fit_split!r}), or load a checkpoint in which it is fitted"
+        )
+
+    def _check_width(self, features: Tensor | Rows, modality: str) -> None:
+        if len(features.shape) < 1 or features.shape[-1] != self.dim:
             raise ValueError(
                 f"{modality} features have shape {tuple(features.shape)}, but this reducer is for width {self.dim}"
             )
-
-    def _to_unit(self, rows: Tensor, what: str, *, min_norm: float = MIN_NORM) -> Tensor:
-        if not self.training:
-            norm = torch.linalg.vector_norm(rows.detach(), dim=-1)
-            bad = ~(torch.isfinite(norm) & (norm > min_norm))
-            if bool(bad.any()):
-                raise ValueError(
-                    f"{int(bad.sum())} of {len(bad)} {what} features are zero, NaN or infinite and have no direction, "
-                    f"first at row {int(bad.nonzero()[0])}"
-                )
-        return F.normalize(rows, dim=-1)

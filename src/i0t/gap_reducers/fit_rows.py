@@ -5,7 +5,7 @@ Shapes: N image rows and M text rows of this rank, P pairs, D embedding width, W
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -16,6 +16,22 @@ from torch import Tensor
 from i0t.distributed import all_reduce_sum, rank, rows_per_rank
 
 CHUNK_ROWS = 8192  # float64 rows held at once: 32 MiB at D = 512
+
+
+class Rows(Protocol):
+    """Un-normalised rows (N, D) of a modality: a tensor, or rows of a file that are read chunk by chunk."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """``(N, D)``."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """The given rows, int64."""
+
+    def split(self, split_size: int) -> Iterable[Tensor]:
+        """Chunks of at most so many rows, one after the other; a chunk may be overwritten by the next."""
 
 
 class Embeddings(Protocol):
@@ -106,6 +122,13 @@ def select_fit_rows(embeddings: Embeddings, num_samples: int | None, *, seed: in
     )
 
 
+def draw_unpaired(features: Rows, num_samples: int | None, what: str, *, seed: int, device: torch.device) -> Rows:
+    """``num_samples`` rows over all ranks, drawn for themselves; all for ``None``. See :func:`select_fit_rows`."""
+    if num_samples is None:
+        return features
+    return features[_draw_rows(len(features), num_samples, what, seed=seed, device=device)]
+
+
 def _draw_rows(num_rows: int, num_samples: int, what: str, *, seed: int, device: torch.device) -> Tensor:
     """This rank's share of the first ``num_samples`` rows of a permutation over all ranks' rows, ascending."""
     per_rank = rows_per_rank(num_rows, device)
@@ -122,7 +145,15 @@ def _renumber(values: Tensor, sorted_rows: Tensor) -> Tensor:
     return torch.searchsorted(sorted_rows, values.contiguous())
 
 
-def unit_moments(features: Tensor, modality: str, *, device: torch.device) -> Moments:
+def unit_mean(features: Rows, modality: str, *, device: torch.device) -> Tensor:
+    """``(D,)`` float64 mean of the L2-normalised rows over all ranks: one pass, in float64, by chunks.
+
+    Args and Raises: as :func:`unit_moments`.
+    """
+    return _unit_mean(features, modality, _float64_device(device))[0]
+
+
+def unit_moments(features: Rows, modality: str, *, device: torch.device) -> Moments:
     """Mean and variance of the L2-normalised rows over all ranks, exactly: two passes, in float64, by chunks.
 
     Args:
@@ -133,8 +164,20 @@ def unit_moments(features: Tensor, modality: str, *, device: torch.device) -> Mo
     Raises:
         ValueError: On every rank, if any rank has a row that is zero or not finite, or there are no rows at all.
     """
-    if device.type == "mps":  # has no float64
-        device = torch.device("cpu")
+    device = _float64_device(device)
+    mean, count = _unit_mean(features, modality, device)
+    squares = torch.zeros_like(mean)
+    for unit, _ in _unit_chunks(features, device):
+        squares += (unit - mean).square().sum(0)
+    all_reduce_sum(squares, in_place=True)
+    return Moments(mean, squares / max(count - 1, 1), count)
+
+
+def _float64_device(device: torch.device) -> torch.device:
+    return torch.device("cpu") if device.type == "mps" else device  # which has no float64
+
+
+def _unit_mean(features: Rows, modality: str, device: torch.device) -> tuple[Tensor, int]:
     width = features.shape[1]
     totals = torch.zeros(width + 2, dtype=torch.float64, device=device)  # sum of rows, number of rows, of bad rows
     for unit, usable in _unit_chunks(features, device):
@@ -147,15 +190,10 @@ def unit_moments(features: Tensor, modality: str, *, device: torch.device) -> Mo
         raise ValueError(f"{num_bad} of {count} {modality} features are zero, NaN or infinite: nothing was fitted")
     if count == 0:
         raise ValueError(f"there are no {modality} features to fit on")
-    mean = totals[:width] / count
-    squares = torch.zeros_like(mean)
-    for unit, _ in _unit_chunks(features, device):
-        squares += (unit - mean).square().sum(0)
-    all_reduce_sum(squares, in_place=True)
-    return Moments(mean, squares / max(count - 1, 1), count)
+    return totals[:width] / count, count
 
 
-def _unit_chunks(features: Tensor, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def _unit_chunks(features: Rows, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Chunks of ``(rows, D)`` float64 unit rows, and ``(rows,)`` whether a row has a direction."""
     for chunk in features.split(CHUNK_ROWS):
         rows = chunk.to(device=device, dtype=torch.float64)

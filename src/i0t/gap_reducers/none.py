@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from i0t.gap_reducers.base import GapReducer
@@ -29,3 +30,11 @@ class NoReducer(GapReducer):
 
     def _reduce_text(self, unit_rows: Tensor) -> Tensor:
         return unit_rows
+
+    def affine_image(self) -> tuple[Tensor, Tensor]:
+        """Scale 1, shift 0."""
+        return torch.ones(self.dim), torch.zeros(self.dim)
+
+    def affine_text(self) -> tuple[Tensor, Tensor]:
+        """Scale 1, shift 0."""
+        return torch.ones(self.dim), torch.zeros(self.dim)

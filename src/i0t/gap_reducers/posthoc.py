@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from i0t.gap_reducers.base import FitRows, GapReducer
-from i0t.gap_reducers.fit_rows import unit_moments
+from i0t.gap_reducers.base import GapReducer, Rows
+from i0t.gap_reducers.fit_rows import unit_mean
 
 
 class Posthoc(GapReducer):
@@ -51,11 +51,24 @@ class Posthoc(GapReducer):
         self.register_buffer("image_mean", torch.zeros(dim))
         self.register_buffer("text_mean", torch.zeros(dim))
 
-    def _fit(self, rows: FitRows) -> None:
-        image = unit_moments(rows.image_features, "image", device=self.fitted.device)
-        text = unit_moments(rows.text_features, "text", device=self.fitted.device)
-        self.image_mean.copy_(image.mean)
-        self.text_mean.copy_(text.mean)
+    @property
+    def calibration_means(self) -> tuple[Tensor, Tensor] | None:
+        """The means that are subtracted, before ``strength``."""
+        return (self.image_mean, self.text_mean) if len(self.fitted_modalities) == 2 else None
+
+    def _fit_image(self, image_features: Rows) -> None:
+        self.image_mean.copy_(unit_mean(image_features, "image", device=self.fitted.device))
+
+    def _fit_text(self, text_features: Rows) -> None:
+        self.text_mean.copy_(unit_mean(text_features, "text", device=self.fitted.device))
+
+    def affine_image(self) -> tuple[Tensor, Tensor]:
+        """Scale 1, shift -strength * mean."""
+        return torch.ones_like(self.image_mean), -self.strength * self.image_mean.double()
+
+    def affine_text(self) -> tuple[Tensor, Tensor]:
+        """Scale 1, shift -strength * mean."""
+        return torch.ones_like(self.text_mean), -self.strength * self.text_mean.double()
 
     def _reduce_image(self, unit_rows: Tensor) -> Tensor:
         return unit_rows - self.strength * self.image_mean

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from i0t.embeddings import EmbeddingSet
+from i0t.data.embedding_formats import read_embeddings
 from i0t.gap_reducers.async_bn import AsyncBatchNorm, GlobalBatchNorm, draw_captions
 from i0t.losses.clip import ClipLoss
 from i0t.losses.cyclip import CyClipLoss
@@ -240,7 +240,7 @@ def test_bad_arguments_are_errors_that_name_them(bad):
 @pytest.mark.data
 def test_real_clip_features(shared_data):
     """OpenAI ViT-B/32 on 100 photos: with its own statistics the gap closes, and a mean over captions is not unit."""
-    embeddings = EmbeddingSet.load_npz(shared_data / "clip_vitb32_flickr8k" / "embeddings.npz")
+    embeddings = read_embeddings(shared_data / "clip_vitb32_flickr8k" / "embeddings.npz").embeddings
     reducer = fitted(embeddings, batch_size=32, fit_split="test")
     image, text = reducer(embeddings.image_features, embeddings.text_features)
     assert (image.mean(0) - text.mean(0)).norm().item() == pytest.approx(0.0221, abs=1e-4)
