@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, which collection may do
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -15,7 +16,6 @@ def isolated_environment(tmp_path_factory):
     """A cache of the session's own, and no hub or dashboard to talk to."""
     patch = pytest.MonkeyPatch()
     patch.setenv("I0T_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-    patch.setenv("HF_HUB_OFFLINE", "1")
     patch.setenv("NETRC", os.devnull)
     patch.setenv("WANDB_DIR", str(tmp_path_factory.mktemp("wandb")))
     for name in ("WANDB_API_KEY", "WANDB_MODE", "HYDRA_FULL_ERROR", "I0T_TRUSTED"):

@@ -32,11 +32,14 @@ from i0t.config_errors import ConfigError, explain, nearest
 
 # Prefixes of `_target_` that the user trusts in checkpoints, separated by commas.
 TRUST_VARIABLE = "I0T_TRUSTED"
+_FIT_DATA = re.compile(r"^\+?([\w.]+\.fit_data)=(?!null$)")
 # What to write for values that a user must give; the key is the last part of the value's name.
 HINTS = {
     "fit_split": "train, val or test; fitted on test, a row's numbers are transductive",
     "root": "the folder of the data set",
     "path": "a file of embeddings",
+    "pretrained": "a tag of open_clip's, a file, or null for random weights",
+    "architecture": "a name of open_clip.list_models(), or a .json file",
 }
 
 
@@ -83,12 +86,18 @@ class EvalConfig:
 
 @dataclass
 class Command:
-    """A command line, as Hydra's flags and overrides."""
+    """A command line, as Hydra's flags and overrides.
+
+    ``<row>.fit_data=<data set>`` is read as Hydra's ``data@<row>.fit_data=<data set>``, which nobody guesses.
+    """
 
     config_name: str
     overrides: list[str] = field(default_factory=list)
     config_dir: str | None = None
     multirun: bool = False
+
+    def __post_init__(self) -> None:
+        self.overrides = [_FIT_DATA.sub(r"data@\1=", override) for override in self.overrides]
 
 
 def register_schemas() -> None:

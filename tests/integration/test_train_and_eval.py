@@ -71,14 +71,18 @@ def test_a_run_folder_holds_numbers_protocols_config_and_checkpoint(finished):
         "reducer": "i0t.gap_reducers.posthoc.Posthoc",
         "fit_split": "train",
         "fit_samples": 720,
+        "fit_data": None,
         "protocol": "inductive",
+        "notes": [],
     }
     assert written["rows"]["posthoc_test"]["protocol"] == "transductive"
     assert written["rows"]["none"] == {
         "reducer": "i0t.gap_reducers.none.NoReducer",
         "fit_split": None,
         "fit_samples": 0,
+        "fit_data": None,
         "protocol": "none",
+        "notes": [],
     }
     low, high = written["intervals"]["test/none/zeroshot/digit"]
     assert low <= written["test/none/zeroshot/digit"] <= high

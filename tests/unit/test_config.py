@@ -77,6 +77,18 @@ def test_what_is_right_composes(overrides):
     assert compose("train", ["paths.output_dir=out", *overrides]).name == "mad"
 
 
+def test_fit_data_names_a_data_set_like_a_group():
+    row = ["gap_reducer=posthoc", "gap_reducer.fit_split=train"]
+    cfg = compose("eval", ["data=mad", "paths.output_dir=o", *row, "gap_reducer.fit_data=embeddings",
+                           "gap_reducer.fit_data.path=b.npz", "compare=default",
+                           "compare.posthoc.fit_data=mad", "compare.posthoc.fit_data.limit=3"])  # fmt: skip
+    assert cfg.gap_reducer.fit_data.path == "b.npz"
+    assert cfg.compare.posthoc.fit_data.limit == 3
+    assert "fit_data" not in compose("eval", ["data=mad", "paths.output_dir=o", *row]).gap_reducer
+    with pytest.raises(ConfigError, match="fit_data=nonsense.*no such choice|nonsense"):
+        compose("eval", ["data=mad", "paths.output_dir=o", *row, "gap_reducer.fit_data=nonsense"])
+
+
 def write_experiment(folder, text):
     (folder / "experiment").mkdir(exist_ok=True)
     (folder / "experiment" / "mine.yaml").write_text("# @package _global_\n" + text)

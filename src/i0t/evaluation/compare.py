@@ -1,16 +1,18 @@
-"""Evaluates several gap reducers on one EmbeddingSet, each a row of the final table."""
+"""Evaluates several gap reducers on one EmbeddingSet, each a row of the final table, and tests their differences."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from i0t.embeddings import EmbeddingSet
-from i0t.evaluation.results import Evaluation, RowResult
+from i0t.embeddings import EmbeddingSet, PromptTable
+from i0t.evaluation.results import Calibration, Context, Difference, Evaluation, RowResult, Scores
 from i0t.gap_reducers.base import GapReducer
+from i0t.metrics import functional as metrics
 
 
 @torch.no_grad()
@@ -28,6 +30,12 @@ def reduced(embeddings: EmbeddingSet, reducer: GapReducer) -> EmbeddingSet:
         )
         for name, table in embeddings.prompts.items()
     }
+    return _unit_set(embeddings, image, text, prompts)
+
+
+def _unit_set(
+    embeddings: EmbeddingSet, image: Tensor, text: Tensor, prompts: Mapping[str, PromptTable]
+) -> EmbeddingSet:
     return dataclasses.replace(
         embeddings,
         image_features=F.normalize(image.float(), dim=-1),
@@ -37,7 +45,13 @@ def reduced(embeddings: EmbeddingSet, reducer: GapReducer) -> EmbeddingSet:
 
 
 def evaluate_row(
-    name: str, reducer: GapReducer, embeddings: EmbeddingSet, evaluations: Mapping[str, Evaluation], *, split: str
+    name: str,
+    reducer: GapReducer,
+    embeddings: EmbeddingSet,
+    evaluations: Mapping[str, Evaluation],
+    *,
+    split: str,
+    fit_data: str | None = None,
 ) -> RowResult:
     """Reduces the set and measures it.
 
@@ -47,17 +61,82 @@ def evaluate_row(
         embeddings: Raw features of the split that is measured.
         evaluations: By the prefix of their numbers.
         split: Which split it is; a reducer fitted on the same one gives transductive numbers.
+        fit_data: Name of the other data set that the reducer was fitted on, which makes them inductive; ``None``: the
+            one that is measured.
     """
     measured = reduced(embeddings, reducer)
-    scores = {prefix: evaluation(measured) for prefix, evaluation in evaluations.items()}
+    elsewhere = fit_data is not None and reducer.needs_fit
+    protocol = "inductive" if elsewhere else reducer.protocol(split)
+    context = Context(
+        before=_unit_set(embeddings, embeddings.image_features, embeddings.text_features, {}),
+        protocol=protocol,
+        calibration=_calibration(reducer),
+        pooled_prompts=_pooled_prompts(embeddings.prompts, reducer),
+    )
+    found: dict[str, Scores] = {}
+    for prefix, evaluation in evaluations.items():
+        scores = evaluation(measured, context)
+        found[prefix] = scores
+        found |= {f"{prefix}_{suffix}": variant for suffix, variant in scores.variants.items()}
     return RowResult(
         name=name,
         reducer=f"{type(reducer).__module__}.{type(reducer).__qualname__}",
         fit_split=reducer.fit_split,
         fit_samples=int(reducer.num_fit_images),
-        protocol=reducer.protocol(split),
-        metrics={f"{prefix}/{key}": value for prefix, s in scores.items() for key, value in s.values.items()},
-        intervals={f"{prefix}/{key}": value for prefix, s in scores.items() for key, value in s.intervals.items()},
+        fit_data=fit_data if elsewhere else None,
+        protocol=protocol,
+        metrics={f"{prefix}/{key}": value for prefix, s in found.items() for key, value in s.values.items()},
+        intervals={f"{prefix}/{key}": value for prefix, s in found.items() for key, value in s.intervals.items()},
+        replicates={f"{prefix}/{key}": value for prefix, s in found.items() for key, value in s.replicates.items()},
+        protocols={prefix: s.protocol for prefix, s in found.items() if s.protocol},
+        notes=tuple(note for s in found.values() for note in s.notes),
         image_features=measured.image_features,
         text_features=measured.text_features,
     )
+
+
+def _calibration(reducer: GapReducer) -> Calibration | None:
+    """What the reducer was fitted on; ``None`` too for one that was trained inside the model, on unknown counts."""
+    means = reducer.calibration_means
+    num_images, num_texts = int(reducer.num_fit_images), int(reducer.num_fit_texts)
+    if means is None or num_images == 0 or num_texts == 0:
+        return None
+    image_mean, text_mean = (mean.detach().cpu() for mean in means)
+    return Calibration(num_images=num_images, num_texts=num_texts, image_mean=image_mean, text_mean=text_mean)
+
+
+@torch.no_grad()
+def _pooled_prompts(prompts: Mapping[str, PromptTable], reducer: GapReducer) -> dict[str, Tensor]:
+    """Classes as I0T's CIFAR-100 script makes them: the mean of un-normalised prompts, then the reducer."""
+    pooled = {}
+    for name, table in prompts.items():
+        if table.aggregate == "mean" and table.features.shape[1] > 1:
+            total = table.features.float().masked_fill(~table.mask[..., None], 0).sum(dim=1)
+            pooled[name] = reducer.reduce_text(total / table.mask.sum(dim=1, keepdim=True)).float()
+    return pooled
+
+
+def compare_rows(rows: Sequence[RowResult]) -> list[Difference]:
+    """Paired bootstrap tests of every row against the baseline, for every number that both have replicates of.
+
+    The baseline is the first row that fits nothing, or the first row where all are fitted.
+
+    Args:
+        rows: Rows measured on one set.
+
+    Returns:
+        One entry per row and number, in the order of the rows.
+    """
+    if len(rows) < 2:
+        return []
+    baseline = next((row for row in rows if row.protocol == "none"), rows[0])
+    differences = []
+    for row in rows:
+        for metric in row.replicates if row is not baseline else ():
+            if metric not in baseline.replicates:
+                continue
+            test = metrics.paired_bootstrap_test(baseline.replicates[metric], row.replicates[metric])
+            if test is not None:
+                value = row.metrics[metric] - baseline.metrics[metric]
+                differences.append(Difference(metric, row.name, baseline.name, value, *test))
+    return differences

@@ -11,7 +11,9 @@ from typing import Any
 import jinja2
 
 from i0t.embeddings import EmbeddingSet
+from i0t.evaluation.compare import compare_rows
 from i0t.evaluation.results import RowResult
+from i0t.report.difference_table import EXPLANATION, DifferenceTable, format_difference
 from i0t.report.figure_groups import (
     FigureGroup,
     Panel,
@@ -24,7 +26,7 @@ from i0t.report.figure_groups import (
 from i0t.report.figures import Points, draw_examples
 from i0t.report.retrieval_examples import RetrievalExample, example_pairs, image_queries, text_queries
 from i0t.report.style import png_bytes
-from i0t.report.table import ResultTable, describe_protocol, format_number
+from i0t.report.table import ResultTable, describe_protocol, format_interval, format_number
 from i0t.report.thumbnails import ImageSource, data_uri, read_image, thumbnail_uri
 
 
@@ -68,6 +70,9 @@ def write_report(
         title=title,
         summary=_summary(embeddings),
         table=_table_context(rows),
+        differences=_differences_context(rows),
+        protocols=dict(rows[0].protocols) if rows else {},
+        warnings=[(row.name, note) for row in rows for note in row.notes],
         training=_group_context(training) if training else None,
         examples=examples,
         groups=[_group_context(group) for group in groups],
@@ -129,9 +134,31 @@ def _table_context(rows: Sequence[RowResult]) -> dict[str, Any]:
 
 
 def _cell(row: RowResult, key: str) -> dict[str, str]:
-    interval = row.intervals.get(key)
-    between = f"[{format_number(key, interval[0])}, {format_number(key, interval[1])}]" if interval else ""
-    return {"number": format_number(key, row.metrics.get(key)), "interval": between}
+    return {
+        "number": format_number(key, row.metrics.get(key)),
+        "interval": format_interval(key, row.intervals.get(key)),
+    }
+
+
+def _differences_context(rows: Sequence[RowResult]) -> dict[str, Any] | None:
+    """Every row against the baseline; ``None`` where nothing can be compared."""
+    differences = compare_rows(rows)
+    if not differences:
+        return None
+    table = DifferenceTable(differences)
+    names = list(dict.fromkeys(d.row for d in differences))
+    found = {(d.row, d.metric): d for d in differences}
+    return {
+        "baseline": differences[0].baseline,
+        "explanation": EXPLANATION,
+        "headers": list(table.columns.values()),
+        "rows": [(cells[0], cells[1:-1]) for cells in table.cells()],
+        "names": names,
+        "every": [
+            (metric, [format_difference(found.get((name, metric))) for name in names])
+            for metric in dict.fromkeys(d.metric for d in differences)
+        ],
+    }
 
 
 def _group_context(group: FigureGroup) -> dict[str, Any]:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from rich import box
-from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
-from rich.text import Text
 
 from i0t.evaluation.results import RowResult
+from i0t.report.table_formats import latex_table, markdown_table, rich_table
 
 MISSING = "\N{EN DASH}"
 ROW_HEADER = "gap reducer"
 PROTOCOL_HEADER = "fitted on"
-_UNLIMITED = 10_000  # rich cuts what it measures to the width it is given
 
 _HEADLINE = MappingProxyType(
     {
@@ -27,6 +23,8 @@ _HEADLINE = MappingProxyType(
         "gap/rmg": "RMG",
         "retrieval/i2t_r1": "I→T R@1",
         "retrieval/t2i_r1": "T→I R@1",
+        "retrieval_1_caption/i2t_r1": "I→T R@1 1\N{NO-BREAK SPACE}cap.",
+        "retrieval_1_caption/t2i_r1": "T→I R@1 1\N{NO-BREAK SPACE}cap.",
     }
 )
 _OBJECT_BIAS = MappingProxyType({"object_bias/image": "MOAD image", "object_bias/text": "MOAD text"})
@@ -36,11 +34,13 @@ _MEANINGS = MappingProxyType(
         "gap/centroid_distance": "centroid distance: from the mean image to the mean text embedding; "
         "0 is no gap, 2 the most",
         "gap/linear_separability": "linear separability: how well a linear classifier tells images from texts; "
-        "0.5 is guessing",
+        "0.5 is guessing, and less comes of means taken of the measured data themselves",
         "gap/rmg": "relative modality gap: distance between matched image and text, against distances inside a "
         "modality; 0 is no gap",
         "retrieval/i2t_r1": "share of images whose nearest text is a true one",
         "retrieval/t2i_r1": "share of texts whose nearest image is a true one",
+        "retrieval_1_caption/i2t_r1": "the same where only the first caption of every image is there",
+        "retrieval_1_caption/t2i_r1": "the same where only the first caption of every image is there",
     }
 )
 _ZERO_SHOT_MEANING = "zero-shot accuracy: share of images whose label is named by the nearest prompt"
@@ -56,7 +56,12 @@ def default_columns(rows: Sequence[RowResult]) -> dict[str, str]:
     Returns:
         Metric key to header: gap, retrieval, one column per zero-shot label in order of appearance, object bias.
     """
-    present = dict.fromkeys(key for row in rows for key in row.metrics)
+    return default_headers(key for row in rows for key in row.metrics)
+
+
+def default_headers(keys: Iterable[str]) -> dict[str, str]:
+    """The headline columns among the given metric keys, in reading order; see :func:`default_columns`."""
+    present = dict.fromkeys(keys)
     labels = [key for key in present if key.startswith("zeroshot/") and key.count("/") == 1]
     zero_shot = {key: f"0-shot {key.removeprefix('zeroshot/')}" for key in labels}
     return {key: header for key, header in {**_HEADLINE, **zero_shot, **_OBJECT_BIAS}.items() if key in present}
@@ -70,12 +75,18 @@ def format_number(key: str, value: float | None) -> str:
 
 
 def describe_protocol(row: RowResult) -> str:
-    """What the row's reducer was fitted on, e.g. ``inductive: train, 30,192 images``."""
+    """What the row's reducer was fitted on, e.g. ``inductive: coco train, 512 images``."""
     if row.protocol == "none":
         return f"{MISSING} (nothing fitted)"
     if row.fit_samples == 0:
         return f"{row.protocol}: {row.fit_split}, trained with the towers"
-    return f"{row.protocol}: {row.fit_split}, {row.fit_samples:,} images"
+    data = row.fit_split if row.fit_data is None else f"{row.fit_data} {row.fit_split}"
+    return f"{row.protocol}: {data}, {row.fit_samples:,} images"
+
+
+def format_interval(key: str, interval: tuple[float, float] | None) -> str:
+    """A 95 % interval as the tables show it, e.g. ``[0.880, 0.970]``; empty where there is none."""
+    return f"[{format_number(key, interval[0])}, {format_number(key, interval[1])}]" if interval else ""
 
 
 class ResultTable:
@@ -84,6 +95,7 @@ class ResultTable:
     Args:
         rows: The rows.
         columns: Metric key to header, in order; by default :func:`default_columns`.
+        with_intervals: Put the 95 % bootstrap interval behind every number that has one.
 
     Example:
         >>> import torch
@@ -95,8 +107,11 @@ class ResultTable:
         | none | 0.5000 | – (nothing fitted) |
     """
 
-    def __init__(self, rows: Sequence[RowResult], columns: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, rows: Sequence[RowResult], columns: Mapping[str, str] | None = None, *, with_intervals: bool = False
+    ) -> None:
         self.rows = tuple(rows)
+        self.with_intervals = with_intervals
         self.columns = dict(default_columns(rows) if columns is None else columns)
 
     def headers(self) -> list[str]:
@@ -108,11 +123,16 @@ class ResultTable:
         return [
             [
                 row.name,
-                *(format_number(key, row.metrics.get(key)) for key in self.columns),
+                *(self._cell(row, key) for key in self.columns),
                 describe_protocol(row),
             ]
             for row in self.rows
         ]
+
+    def _cell(self, row: RowResult, key: str) -> str:
+        number = format_number(key, row.metrics.get(key))
+        interval = format_interval(key, row.intervals.get(key)) if self.with_intervals else ""
+        return f"{number} {interval}".rstrip()
 
     def legend(self) -> dict[str, str]:
         """What the columns say, for columns this module knows: header, or first word of a family, to its meaning."""
@@ -137,46 +157,36 @@ class ResultTable:
         Returns:
             A renderable; print it with :class:`rich.console.Console`.
         """
-        console = Console(width=width)
-        wide = self._wide()
-        needed = Measurement.get(console, console.options.update(width=_UNLIMITED), wide).minimum
-        return wide if needed <= console.width else self._transposed()
+        return rich_table(self.headers(), self.cells(), width)
 
     def to_markdown(self) -> str:
         """The table in GitHub's Markdown."""
-        alignment = [":--", *["--:"] * len(self.columns), ":--"]
-        lines = [self.headers(), alignment, *self.cells()]
-        return "\n".join("| " + " | ".join(_escape_markdown(cell) for cell in line) + " |" for line in lines)
+        return markdown_table(self.headers(), self.cells())
+
+    def to_latex(self) -> str:
+        """The table as a ``tabular`` of the LaTeX package booktabs."""
+        return latex_table(self.headers(), self.cells())
 
     def to_csv(self) -> str:
-        """The table for programs: metric keys as headers, full precision, an empty cell where a number is missing."""
+        """The table for programs: metric keys as headers, full precision, an empty cell where a number is missing.
+
+        With intervals, each number is followed by its ``…_low`` and ``…_high``.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["row", *self.columns, "protocol", "fit_split", "fit_samples"])
+        suffixes = ("", "_low", "_high") if self.with_intervals else ("",)
+        keys = [key + suffix for key in self.columns for suffix in suffixes]
+        writer.writerow(["row", *keys, "protocol", "fit_data", "fit_split", "fit_samples"])
         for row in self.rows:
-            numbers = [repr(float(row.metrics[key])) if key in row.metrics else "" for key in self.columns]
-            writer.writerow([row.name, *numbers, row.protocol, row.fit_split or "", row.fit_samples])
+            about = [row.protocol, row.fit_data or "", row.fit_split or "", row.fit_samples]
+            writer.writerow([row.name, *(self._csv_numbers(row)), *about])
         return text.getvalue()
 
-    def _wide(self) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-        table.add_column(ROW_HEADER.replace(" ", "\n"))
-        for header in self.columns.values():
-            table.add_column(Text(header.replace(" ", "\n", 1)), justify="right", no_wrap=True)
-        table.add_column(PROTOCOL_HEADER, min_width=17)
-        for cells in self.cells():
-            table.add_row(*(Text(cell) for cell in cells))
-        return table
-
-    def _transposed(self) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-        table.add_column("", no_wrap=True)
-        for row in self.rows:
-            table.add_column(Text(row.name), justify="right", overflow="fold")
-        for header, *values in list(zip(self.headers(), *self.cells(), strict=True))[1:]:
-            table.add_row(Text(header), *(Text(value) for value in values))
-        return table
-
-
-def _escape_markdown(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    def _csv_numbers(self, row: RowResult) -> list[str]:
+        cells = []
+        for key in self.columns:
+            numbers: list[float | None] = [row.metrics.get(key)]
+            if self.with_intervals:
+                numbers += row.intervals.get(key, (None, None))
+            cells += ["" if number is None else repr(float(number)) for number in numbers]
+        return cells

@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from i0t.embeddings import EmbeddingSet, PromptTable
-from i0t.evaluation.compare import evaluate_row, reduced
+from i0t.evaluation.compare import compare_rows, evaluate_row, reduced
 from i0t.evaluation.gap import Gap
 from i0t.evaluation.object_bias import ObjectBias
 from i0t.evaluation.retrieval import Retrieval
@@ -18,10 +19,10 @@ from i0t.gap_reducers.posthoc import Posthoc
 from i0t.metrics import functional as metrics
 
 EVALUATIONS = {
-    "gap": Gap(separability_seed=0),
-    "retrieval": Retrieval(k=(1, 5), num_resamples=50),
+    "gap": Gap(separability_seed=0, num_resamples=50),
+    "retrieval": Retrieval(k=(1, 5), num_neighbors=3, num_within_queries=30, num_resamples=50),
     "zeroshot": ZeroShot(num_resamples=50),
-    "object_bias": ObjectBias(object_label=None),
+    "object_bias": ObjectBias(object_label=None, num_resamples=50),
 }
 
 
@@ -97,23 +98,97 @@ def test_an_unpaired_set_without_labels_has_the_numbers_that_need_neither(embedd
         pairs=torch.empty(0, 2, dtype=torch.int64),
     )
     row = evaluate_row("none", NoReducer(8), bare, EVALUATIONS, split="test")
-    assert set(row.metrics) == {"gap/centroid_distance", "gap/image_uniformity", "gap/text_uniformity"}
+    assert set(row.metrics) == {
+        "gap/centroid_distance",
+        "gap/image_uniformity",
+        "gap/text_uniformity",
+        "retrieval/image_neighbors_kept",
+        "retrieval/text_neighbors_kept",
+    }
+    assert set(row.intervals) == set(row.metrics)
     assert row.protocol == "none"
     assert row.fit_samples == 0
+    assert row.protocols["gap"].startswith("40 images, 30 texts, unpaired")
 
 
-def test_a_text_of_several_images_leaves_out_what_needs_one_image_per_text(embeddings):
-    shared = dataclasses.replace(embeddings, pairs=torch.tensor([[0, 0], [1, 0], [2, 1]]), prompts={})
+def test_prompts_shared_by_images_have_the_paired_numbers(embeddings):
+    image, text = embeddings.image_features, embeddings.text_features
+    classes = torch.arange(40) % 4
+    shared = EmbeddingSet(
+        image_features=image, text_features=text[:4], pairs=torch.stack([torch.arange(40), classes], 1)
+    )
     row = evaluate_row("x", NoReducer(8), shared, EVALUATIONS, split="test")
-    assert "gap/centroid_distance" in row.metrics
-    assert "retrieval/i2t_r1" in row.metrics
-    assert "object_bias/image" in row.metrics
-    assert "gap/rmg" not in row.metrics
-    assert "object_bias/text" not in row.metrics
+    x, y = F.normalize(image, dim=1).double().numpy(), F.normalize(text[:4], dim=1).double().numpy()
+    matched = [x[i] @ y[i % 4] for i in range(40)]
+    images = [x[i] @ x[j] for i in range(40) for j in range(40) if i != j]
+    texts = [y[k] @ y[m] for k in range(4) for m in range(4) if k != m]
+    across = [x[i] @ y[k] for i in range(40) for k in range(4) if i % 4 != k]
+    p, d = (1 - np.mean(matched)) / 2, (2 - np.mean(images) - np.mean(texts)) / 4
+    assert row.metrics["gap/rmg"] == pytest.approx(p / (p + d), abs=1e-6)
+    distances = [np.linalg.norm(x[i] - y[i % 4]) for i in range(40)]
+    assert row.metrics["gap/instance_distance"] == pytest.approx(np.mean(distances), abs=1e-6)
+    unbiased = np.mean(images) + np.mean(texts) - 2 * np.mean(across)
+    assert row.metrics["gap/centroid_distance_unbiased_squared"] == pytest.approx(unbiased, abs=1e-6)
+    assert 0 <= row.metrics["gap/linear_separability"] <= 1
+    # The texts are the same in every resample: what is of texts alone has no interval.
+    assert "gap/text_uniformity" not in row.intervals
+    assert {"gap/rmg", "retrieval/i2t_r1", "retrieval/t2i_r1"} <= set(row.intervals)
 
 
 def test_an_unfitted_reducer_and_an_unknown_object_are_refused(embeddings):
     with pytest.raises(NotFittedError, match="not fitted"):
         reduced(embeddings, Posthoc(8, fit_split="train"))
     with pytest.raises(ValueError, match="object_label=shape is not a label of this set; it has parity, half"):
-        ObjectBias(object_label="shape")(reduced(embeddings, NoReducer(8)))
+        evaluate_row(
+            "x",
+            NoReducer(8),
+            embeddings,
+            {"object_bias": ObjectBias(object_label="shape", num_resamples=5)},
+            split="test",
+        )
+
+
+def test_another_data_set_makes_even_the_test_split_inductive(embeddings):
+    reducer = Posthoc(8, fit_split="test")
+    reducer.fit(embeddings)
+    row = evaluate_row("mine", reducer, embeddings, {}, split="test", fit_data="coco")
+    assert (row.protocol, row.fit_data) == ("inductive", "coco")
+    plain = evaluate_row("none", NoReducer(8), embeddings, {}, split="test", fit_data="coco")
+    assert (plain.protocol, plain.fit_data) == ("none", None)
+
+
+def test_differences_are_paired_with_the_row_that_fits_nothing(embeddings):
+    fitted = Posthoc(8, fit_split="test")
+    fitted.fit(embeddings)
+    rows = [
+        evaluate_row(name, reducer, embeddings, EVALUATIONS, split="test")
+        for name, reducer in (("first", fitted), ("plain", NoReducer(8)), ("again", fitted))
+    ]
+    differences = compare_rows(rows)
+    assert {(d.row, d.baseline) for d in differences} == {("first", "plain"), ("again", "plain")}
+    assert {d.metric for d in differences} == set(rows[0].replicates) & set(rows[1].replicates)
+    for difference in differences:
+        row, plain = rows[0], rows[1]
+        drawn = (row.replicates[difference.metric] - plain.replicates[difference.metric]).double().numpy()
+        drawn = drawn[~np.isnan(drawn)]
+        assert difference.value == row.metrics[difference.metric] - plain.metrics[difference.metric]
+        assert (difference.low, difference.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+        p = 2 * (min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1) / (len(drawn) + 1)
+        assert difference.p_value == pytest.approx(min(p, 1))
+    gap = next(d for d in differences if d.metric == "gap/centroid_distance")
+    assert gap.significant
+    assert gap.high < 0
+    assert compare_rows(rows[:1]) == []
+    of_fitted = compare_rows([rows[0], rows[2]])
+    assert {d.baseline for d in of_fitted} == {"first"}
+    assert {(d.value, d.p_value) for d in of_fitted} == {(0.0, 1.0)}
+
+
+def test_every_number_has_an_interval_but_counts(embeddings):
+    fitted = Posthoc(8, fit_split="val")
+    fitted.fit(embeddings)
+    row = evaluate_row("mine", fitted, embeddings, EVALUATIONS, split="test")
+    without = set(row.metrics) - set(row.intervals)
+    assert without == {f"retrieval/{way}_{count}" for way in ("i2t", "t2i") for count in ("tied", "unpaired")}
+    for name, (low, high) in row.intervals.items():
+        assert low <= high, name

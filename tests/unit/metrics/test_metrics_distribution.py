@@ -44,7 +44,42 @@ def test_blocks_do_not_change_the_values(paired_set, monkeypatch):
     image, text, _ = paired_set(40, 2, dtype=torch.float64)
     expected = F.uniformity(text), F.logit_entropy(image, text, 20.0)
     monkeypatch.setattr(distribution, "block_size", lambda *_: 7)
+    monkeypatch.setattr(distribution, "TILE_ROWS", 7)
+    monkeypatch.setattr(distribution, "TILE_COLUMNS", 5)
     torch.testing.assert_close((F.uniformity(text), F.logit_entropy(image, text, 20.0)), expected)
+
+
+def test_contributions_to_uniformity(paired_set, monkeypatch):
+    image, _, _ = paired_set(40, dtype=torch.float64)
+    monkeypatch.setattr(distribution, "TILE_ROWS", 7)
+    monkeypatch.setattr(distribution, "TILE_COLUMNS", 11)
+    found = F.uniformity_contributions(image)
+    assert float(found.mean()) == pytest.approx(float(F.uniformity(image)), abs=1e-12)
+    # They are the derivative: leaving one row out a little changes the logarithm as they say.
+    x = image.numpy()
+    affinity = np.array([[math.exp(-2 * math.dist(a, b) ** 2) for b in x] for a in x])
+    np.fill_diagonal(affinity, 0)
+    for row in (0, 17):
+        weights = np.ones(40)
+        weights[row] += 1e-5
+        pair_weights = np.outer(weights, weights) - np.diag(weights**2)
+        change = math.log((affinity * pair_weights).sum() / pair_weights.sum()) - naive_uniformity(x)
+        to_first_order = (weights @ found.numpy()) / weights.sum() - float(found.mean())
+        assert change / 1e-5 == pytest.approx(to_first_order / 1e-5, rel=0.06)
+
+
+def test_replicates_of_uniformity_spread_like_recomputed_ones(paired_set):
+    image, _, _ = paired_set(80, dtype=torch.float64)
+    counts = F.resample_counts(80, num_resamples=400)
+    replicates = F.resampled_means(F.uniformity_contributions(image), torch.arange(80), counts)
+    x = image.numpy()
+    affinity = np.exp(-2 * np.square(x[:, None] - x).sum(2))
+    np.fill_diagonal(affinity, 0)
+    w = counts.double().numpy()
+    pairs = w.sum(1) ** 2 - (w**2).sum(1)
+    recomputed = np.log(np.einsum("ri,ij,rj->r", w, affinity, w) / pairs)
+    assert np.corrcoef(recomputed, replicates.numpy())[0, 1] > 0.97
+    assert float(replicates.std()) == pytest.approx(recomputed.std(), rel=0.1)
 
 
 def test_collapsed_rows():

@@ -39,6 +39,35 @@ def test_against_a_plain_recipe(paired_set, captions, method, fraction):
     assert float(value) == pytest.approx(naive(image, text, index, 0.5, 4, method == "ols"), abs=1e-6)
 
 
+@pytest.mark.parametrize("method", ["logreg", "ols"])
+def test_scores_belong_to_the_held_out_images(paired_set, method):
+    image, text, index = paired_set(60, 2, gap=0.15, noise=1.0, dtype=torch.float64)
+    rows, scores = F.separability_scores(image, text, index, method=method, seed=3)
+    num_test = 12 if method == "logreg" else 18
+    assert sorted(rows.tolist()) == sorted(np.random.default_rng(3).permutation(60)[:num_test].tolist())
+    assert float(scores.mean()) == float(F.linear_separability(image, text, index, method=method, seed=3))
+    if method == "logreg":
+        from sklearn.linear_model import LogisticRegression
+
+        first = {i: index.tolist().index(i) for i in range(60)}
+        train = [i for i in range(60) if i not in rows.tolist()]
+        x = np.concatenate([image[train].numpy(), text[[first[i] for i in train]].numpy()])
+        model = LogisticRegression().fit(x, [1] * len(train) + [0] * len(train))
+        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+            pair = np.stack([image[row].numpy(), text[first[row]].numpy()])
+            assert score == np.mean(model.predict(pair) == [1, 0])
+        assert len(scores.unique()) > 1
+
+
+def test_shared_prompts_balance_with_one_image_each(paired_set):
+    image, text, _ = paired_set(200, 1, 8, gap=0.1, dtype=torch.float64)
+    classes = torch.randint(0, 40, (200,), generator=torch.Generator().manual_seed(0))
+    pairs = torch.stack([torch.arange(200), classes], 1)
+    first = [int((classes == c).nonzero()[0]) for c in range(40)]
+    value = F.linear_separability(image, text[:40], pairs=pairs, seed=1)
+    assert float(value) == pytest.approx(float(F.linear_separability(image[first], text[:40], seed=1)))
+
+
 def mean_accuracy(paired_set, gap, captions=1):
     values = [
         F.linear_separability(*paired_set(800, captions, 8, gap=gap, noise=1.0, seed=s), seed=s) for s in range(5)

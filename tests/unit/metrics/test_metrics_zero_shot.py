@@ -39,6 +39,31 @@ def test_against_loops(paired_set, monkeypatch, dtype, aggregate, masked):
     assert len(predictions.unique()) > 3
 
 
+@pytest.mark.parametrize("aggregate", ["mean", "max"])
+def test_ranks_of_the_true_class_against_a_loop(paired_set, monkeypatch, aggregate):
+    image, _, _ = paired_set(40, gap=0.0)
+    generator = torch.Generator().manual_seed(0)
+    prompts = torch.randn(6, 3, 8, generator=generator)
+    prompts[4] = prompts[1]  # two classes that always score alike
+    labels = torch.randint(0, 6, (40,), generator=generator)
+    monkeypatch.setattr(zero_shot, "block_size", lambda *_: 7)
+    ranks = F.zero_shot_ranks(image, prompts, labels, aggregate=aggregate)
+    unit = torch.nn.functional.normalize(prompts, dim=2)
+    for row in range(40):
+        scores = []
+        for c in range(6):
+            rows = [unit[c, t] for t in range(3)]
+            mean = torch.nn.functional.normalize(torch.stack(rows).mean(0), dim=0)
+            scores.append(float(image[row] @ mean) if aggregate == "mean" else max(float(image[row] @ r) for r in rows))
+        order = sorted(range(6), key=lambda c: (-round(scores[c], 5), c))
+        assert int(ranks[row]) == 1 + order.index(int(labels[row]))
+    predicted = F.zero_shot_predictions(image, prompts, aggregate=aggregate)
+    assert torch.equal(ranks == 1, predicted == labels)
+    assert len(ranks.unique()) > 4
+    with pytest.raises(ValueError, match=r"labels must have shape \(40,\)"):
+        F.zero_shot_ranks(image, prompts, labels[:3])
+
+
 def test_mean_and_max_differ_where_they_should():
     image = torch.tensor([[1.0, 0.0]])
     prompts = torch.tensor([[[1.0, 0.0], [-0.8, 0.6]], [[0.8, 0.6], [0.8, 0.6]]])

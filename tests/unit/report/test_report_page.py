@@ -252,3 +252,31 @@ def test_images_of_another_kind_are_refused(tmp_path: Path) -> None:
         read_image(np.zeros((1, 3, 8, 8), np.uint8), 0)
     with pytest.raises(ValueError, match="float32"):
         read_image(lambda row: np.zeros((8, 8, 3), np.float32), 0)
+
+
+def test_differences_warnings_and_protocols_stand_beside_the_table(tmp_path: Path) -> None:
+    embeddings = make_embeddings()
+    none, centred = (make_row(embeddings, name, centred=name == "post") for name in ("none", "post"))
+    spread = torch.linspace(-0.01, 0.01, 101)
+    sentence = "24 images, 24 texts <b>"
+    rows = [
+        dataclasses.replace(
+            none, replicates={"gap/centroid_distance": 0.7642 + spread}, protocols={"gap": sentence}, notes=()
+        ),
+        dataclasses.replace(
+            centred,
+            replicates={"gap/centroid_distance": 0.0102 + spread.flip(0)},
+            notes=("the images it was fitted on differ",),
+        ),
+    ]
+    text = Page(write(tmp_path / "report.html", embeddings, rows=rows, history={})).text
+    assert "Differences from none" in text
+    # 95 % of evenly spread replicates: .95 * .02 to either side of the difference of the numbers.
+    assert "post -0.7540* [-0.7730, -0.7350]" in text
+    assert "gap/centroid_distance -0.7540* [-0.7730, -0.7350]" in text
+    assert "post: the images it was fitted on differ." in text
+    assert f"gap {sentence}" in text
+
+
+def test_one_row_has_no_differences(tmp_path: Path) -> None:
+    assert "Differences" not in Page(write_small(tmp_path / "report.html", make_embeddings())).text

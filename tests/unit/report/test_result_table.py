@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 
 import pytest
@@ -7,6 +8,7 @@ from rich.console import Console
 
 from i0t.evaluation.results import RowResult
 from i0t.report.table import ResultTable, default_columns, describe_protocol, format_number
+from i0t.report.table_formats import latex_table
 
 FACTORS = ("thickness", "swelling", "fracture", "scale", "color", "digit")
 
@@ -137,3 +139,41 @@ def test_formats() -> None:
     assert describe_protocol(make_row("x", protocol="transductive", fit_split="test", fit_samples=8616)) == (
         "transductive: test, 8,616 images"
     )
+    elsewhere = make_row("x", protocol="inductive", fit_split="train", fit_samples=512)
+    assert describe_protocol(dataclasses.replace(elsewhere, fit_data="coco")) == "inductive: coco train, 512 images"
+
+
+def test_latex_is_exact_and_escaped() -> None:
+    row = make_row("a_b & 50 %", protocol="inductive", fit_split="train", fit_samples=9, retrieval__i2t_r1=0.5)
+    assert ResultTable([make_row("none"), row]).to_latex().splitlines() == [
+        r"% \usepackage{booktabs}",
+        r"\begin{tabular}{lrl}",
+        r"\toprule",
+        r"gap reducer & I$\rightarrow$T R@1 & fitted on \\",
+        r"\midrule",
+        r"none & -- & -- (nothing fitted) \\",
+        r"a\_b \& 50 \% & 0.500 & inductive: train, 9 images \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_every_special_character_of_latex_is_escaped() -> None:
+    table = latex_table(["r", "x", "y"], [["\\", "#$~^{}", "<->\n"]])
+    assert r"\textbackslash{} & \#\$\textasciitilde{}\textasciicircum{}\{\} & \textless{}-\textgreater{}  \\" in table
+
+
+def test_intervals_stand_behind_their_numbers() -> None:
+    row = dataclasses.replace(
+        make_row("none", gap__rmg=0.5, retrieval__i2t_r1=0.25), intervals={"gap/rmg": (0.4, 0.61234)}
+    )
+    table = ResultTable([row], with_intervals=True)
+    assert table.cells()[0][1:3] == ["0.5000 [0.4000, 0.6123]", "0.250"]
+    (parsed,) = csv.DictReader(io.StringIO(table.to_csv()))
+    assert (parsed["gap/rmg"], parsed["gap/rmg_low"], parsed["gap/rmg_high"]) == ("0.5", "0.4", "0.61234")
+    assert (parsed["retrieval/i2t_r1"], parsed["retrieval/i2t_r1_low"]) == ("0.25", "")
+
+
+def test_single_caption_columns_stand_beside_those_of_all_captions() -> None:
+    row = make_row("x", retrieval__i2t_r1=0.5, retrieval_1_caption__i2t_r1=0.4, retrieval_1_caption__i2t_r5=0.6)
+    assert list(default_columns([row])) == ["retrieval/i2t_r1", "retrieval_1_caption/i2t_r1"]

@@ -6,41 +6,87 @@ return scalars on the device of the features.
 
 from i0t.metrics.functional.activations import ActivationPeak, activation_peaks, mean_activations
 from i0t.metrics.functional.bias import object_bias
-from i0t.metrics.functional.bootstrap import bootstrap_interval
-from i0t.metrics.functional.distribution import alignment, logit_entropy, uniformity
+from i0t.metrics.functional.bias_resamples import resampled_object_bias
+from i0t.metrics.functional.bootstrap import (
+    BootstrapTest,
+    balanced_mean,
+    bootstrap_interval,
+    paired_bootstrap_test,
+    percentile_interval,
+    resample_counts,
+    resampled_balanced_means,
+    resampled_means,
+    resampled_medians,
+    weighted_sums,
+)
+from i0t.metrics.functional.calibration import calibration_shift, centroid_noise, expected_residual_distance
+from i0t.metrics.functional.distribution import alignment, logit_entropy, uniformity, uniformity_contributions
 from i0t.metrics.functional.gap import (
     centroid_distance,
-    expected_residual_distance,
     instance_distance,
     relative_modality_gap,
     unbiased_centroid_distance,
 )
+from i0t.metrics.functional.gap_resamples import (
+    centroid_distances,
+    gap_measures,
+    resampled_mean_distances,
+    without_resampling_bias,
+)
 from i0t.metrics.functional.neighborhood import dunn_index, neighborhood_distance
+from i0t.metrics.functional.pairing import Pairing, make_pairing
+from i0t.metrics.functional.redraws import Redraws, redraw_set
 from i0t.metrics.functional.retrieval import DirectionRanks, recall_of_ranks, retrieval_ranks, retrieval_recall
-from i0t.metrics.functional.separability import linear_separability
-from i0t.metrics.functional.zero_shot import zero_shot_accuracy, zero_shot_predictions
+from i0t.metrics.functional.separability import linear_separability, separability_scores
+from i0t.metrics.functional.within_modality import neighbors_kept, within_modality_hits
+from i0t.metrics.functional.zero_shot import zero_shot_accuracy, zero_shot_predictions, zero_shot_ranks
 
 __all__ = [
     "ActivationPeak",
+    "BootstrapTest",
     "DirectionRanks",
+    "Pairing",
+    "Redraws",
     "activation_peaks",
     "alignment",
+    "balanced_mean",
     "bootstrap_interval",
+    "calibration_shift",
     "centroid_distance",
+    "centroid_distances",
+    "centroid_noise",
     "dunn_index",
     "expected_residual_distance",
+    "gap_measures",
     "instance_distance",
     "linear_separability",
     "logit_entropy",
+    "make_pairing",
     "mean_activations",
     "neighborhood_distance",
+    "neighbors_kept",
     "object_bias",
+    "paired_bootstrap_test",
+    "percentile_interval",
     "recall_of_ranks",
+    "redraw_set",
     "relative_modality_gap",
+    "resample_counts",
+    "resampled_balanced_means",
+    "resampled_mean_distances",
+    "resampled_means",
+    "resampled_medians",
+    "resampled_object_bias",
     "retrieval_ranks",
     "retrieval_recall",
+    "separability_scores",
     "unbiased_centroid_distance",
     "uniformity",
+    "uniformity_contributions",
+    "weighted_sums",
+    "within_modality_hits",
+    "without_resampling_bias",
     "zero_shot_accuracy",
     "zero_shot_predictions",
+    "zero_shot_ranks",
 ]

@@ -6,17 +6,29 @@ import math
 import torch
 from torch import Tensor
 
-from i0t.metrics.functional.checks import check_both, check_matches, check_unit_rows
-from i0t.metrics.functional.sums import block_size, matched_squared_distances, row_blocks
+from i0t.metrics.functional.checks import check_both, check_unit_rows
+from i0t.metrics.functional.pairing import make_pairing, pair_squared_distances
+from i0t.metrics.functional.sums import block_size, row_blocks
+
+# A tile of affinities of 8 MiB in float32.
+TILE_ROWS = 1024
+TILE_COLUMNS = 2048
 
 
-def alignment(image_features: Tensor, text_features: Tensor, text_image_index: Tensor | None = None) -> Tensor:
+def alignment(
+    image_features: Tensor,
+    text_features: Tensor,
+    text_image_index: Tensor | None = None,
+    *,
+    pairs: Tensor | None = None,
+) -> Tensor:
     """Mean squared distance of matched pairs, ``mean_k ||x_i(k) - y_k||^2`` (Wang & Isola 2020, with alpha = 2).
 
     Args:
         image_features: ``(N, D)`` float, L2-normalised.
         text_features: ``(M, D)`` float, L2-normalised.
-        text_image_index: ``(M,)`` image row of every text; None pairs row i with row i.
+        text_image_index: ``(M,)`` image row of every text; None, without ``pairs``, pairs row i with row i.
+        pairs: ``(P, 2)`` image row and text row of every pair, instead of ``text_image_index``.
 
     Returns:
         Scalar ``()`` in ``[0, 4]``; smaller is better aligned.
@@ -29,14 +41,14 @@ def alignment(image_features: Tensor, text_features: Tensor, text_image_index: T
         tensor(2.)
     """
     image, text = check_both(image_features, text_features)
-    matches = check_matches(text_image_index, image, text)
-    return matched_squared_distances(image, text, matches).mean().to(image.dtype)
+    pairing = make_pairing(image, text, text_image_index, pairs=pairs)
+    return pair_squared_distances(image, text, pairing).mean().to(image.dtype)
 
 
 def uniformity(features: Tensor) -> Tensor:
     """Uniformity of one modality, ``log mean_{i<j} exp(-2 ||x_i - x_j||^2)`` (Wang & Isola 2020, with t = 2).
 
-    Computed block by block: no matrix over all pairs is kept.
+    Computed tile by tile: no matrix over all pairs is kept.
 
     Args:
         features: ``(N, D)`` float, L2-normalised, N >= 2.
@@ -52,26 +64,56 @@ def uniformity(features: Tensor) -> Tensor:
         tensor(-8.)
     """
     rows = check_unit_rows(features, "features")
+    return _mean_affinities(rows).mean().log().clamp_max(0).to(rows.dtype)
+
+
+def uniformity_contributions(features: Tensor) -> Tensor:
+    """What each row adds to :func:`uniformity` to first order (Hájek projection), for bootstraps.
+
+    With ``h_i`` the mean affinity of row i with the others and U the mean of ``h``, the logarithm over a reweighted set
+    is to first order ``log U + 2 (weighted mean of h / U - 1)``: the weighted mean of these contributions. Exact
+    recomputation would cost N^2 per resample.
+
+    Args:
+        features: ``(N, D)`` float, L2-normalised, N >= 2.
+
+    Returns:
+        ``(N,)`` float64, whose mean is the uniformity.
+
+    Raises:
+        ValueError: As :func:`uniformity`.
+    """
+    mean_affinity = _mean_affinities(check_unit_rows(features, "features"))
+    overall = mean_affinity.mean()
+    return overall.log().clamp_max(0) + 2 * (mean_affinity / overall - 1)
+
+
+def _mean_affinities(rows: Tensor) -> Tensor:
+    """Mean over j != i of ``exp(-2 ||x_i - x_j||^2)`` for every row i, ``(N,)`` float64.
+
+    Each tile of the upper triangle serves its rows and its columns, and is small enough to stay in the cache. The
+    exponent ``4 x.y - 2|x|^2 - 2|y|^2`` is one product of rows that carry their norms as two more columns.
+    """
     num_rows = len(rows)
     if num_rows < 2:
         raise ValueError(f"uniformity needs two rows at least, got {num_rows}")
-    # Exponents lie in [-8, 0], so that a plain sum of exponentials neither over- nor underflows.
-    squared_norms = rows.square().sum(dim=1)
-    total = torch.zeros((), dtype=torch.float64, device=rows.device)
-    for block in row_blocks(num_rows, min(block_size(num_rows), 1024)):
-        inside = _pair_affinities(rows, squared_norms, block, block)
-        total += inside.triu_(diagonal=1).sum(dtype=torch.float64)
-        if block.stop < num_rows:
-            after = _pair_affinities(rows, squared_norms, block, slice(block.stop, num_rows))
-            total += after.sum(dim=1).sum(dtype=torch.float64)
-    return (total / (num_rows * (num_rows - 1) / 2)).log().to(rows.dtype)
-
-
-def _pair_affinities(rows: Tensor, squared_norms: Tensor, first: slice, second: slice) -> Tensor:
-    """``exp(-2 ||x_i - x_j||^2)`` for i in ``first`` and j in ``second``."""
-    exponent = (rows[first] @ rows[second].T).mul_(2)
-    exponent.sub_(squared_norms[first, None]).sub_(squared_norms[second]).clamp_(max=0)  # -||x_i - x_j||^2
-    return exponent.mul_(2).exp_()
+    norms = rows.square().sum(dim=1, keepdim=True)
+    one = torch.ones_like(norms)
+    left, right = torch.cat([4 * rows, -2 * norms, one], dim=1), torch.cat([rows, one, -2 * norms], dim=1)
+    total = torch.zeros(num_rows, dtype=torch.float64, device=rows.device)
+    position = torch.arange(num_rows, device=rows.device)
+    tile = rows.new_empty(TILE_ROWS * TILE_COLUMNS)
+    for above in row_blocks(num_rows, TILE_ROWS):
+        for start in range(above.start, num_rows, TILE_COLUMNS):
+            beside = slice(start, min(start + TILE_COLUMNS, num_rows))
+            shape = (above.stop - above.start, beside.stop - beside.start)
+            out = tile[: shape[0] * shape[1]].view(shape)
+            torch.mm(left[above], right[beside].T, out=out).exp_()
+            if start < above.stop:  # the tile meets the diagonal: only pairs i < j count
+                out.masked_fill_(position[beside] <= position[above, None], 0)
+            total[above] += out.sum(dim=1)
+            total[beside] += out.sum(dim=0)
+    return total / (num_rows - 1)
 
 
 def logit_entropy(image_features: Tensor, text_features: Tensor, logit_scale: Tensor | float) -> Tensor:

@@ -4,14 +4,15 @@
 import torch
 from torch import Tensor
 
-from i0t.metrics.functional.checks import check_both, check_matches
-from i0t.metrics.functional.sums import (
-    group_sums,
-    matched_cosine_mean,
-    matched_squared_distances,
-    row_sum,
-    squared_norm_sum,
+from i0t.metrics.functional.checks import check_both
+from i0t.metrics.functional.pairing import (
+    Pairing,
+    make_pairing,
+    pair_cosines,
+    pair_squared_distances,
+    sibling_texts,
 )
+from i0t.metrics.functional.sums import group_sums, row_sum, squared_norm_sum
 
 # The reference implementation's floor of a matched distance that rounding or perfect agreement brings to zero.
 MATCHED_DISTANCE_FLOOR = 1e-3
@@ -43,7 +44,11 @@ def centroid_distance(image_features: Tensor, text_features: Tensor) -> Tensor:
 
 
 def unbiased_centroid_distance(
-    image_features: Tensor, text_features: Tensor, text_image_index: Tensor | None = None
+    image_features: Tensor,
+    text_features: Tensor,
+    text_image_index: Tensor | None = None,
+    *,
+    pairs: Tensor | None = None,
 ) -> Tensor:
     """Unbiased estimate of the *squared* distance between the modality centroids.
 
@@ -54,7 +59,9 @@ def unbiased_centroid_distance(
     Args:
         image_features: ``(N, D)`` float, L2-normalised, N >= 2.
         text_features: ``(M, D)`` float, L2-normalised.
-        text_image_index: ``(M,)`` image row of every text; None pairs row i with row i.
+        text_image_index: ``(M,)`` image row of every text; None, without ``pairs``, pairs row i with row i.
+        pairs: ``(P, 2)`` image row and text row of every pair, instead of ``text_image_index``: the form for texts that
+            belong to many images, such as the prompts of classes.
 
     Returns:
         Scalar ``()``, squared feature units; zero in expectation where both modalities have the same mean.
@@ -64,30 +71,61 @@ def unbiased_centroid_distance(
             different images.
     """
     image, text = check_both(image_features, text_features)
-    matches = check_matches(text_image_index, image, text)
-    num_images, num_texts = len(image), len(text)
-    texts_of_image = torch.bincount(matches, minlength=num_images).double()
-    text_pairs = num_texts**2 - texts_of_image.square().sum()
+    pairing = make_pairing(image, text, text_image_index, pairs=pairs)
+    num_images, num_texts, num_pairs = len(image), len(text), len(pairing.text)
+    siblings, num_siblings = sibling_cosines(text, pairing, num_images)
+    text_pairs = num_texts**2 - num_siblings
     if num_images < 2 or not text_pairs > 0:
         raise ValueError(
             f"the unbiased centroid distance needs texts of two images at least, got {num_images} image rows and"
-            f" {int((texts_of_image > 0).sum())} of them with text"
+            f" {len(pairing.image.unique())} of them with text"
         )
-    image_sum, text_sum, text_sums = row_sum(image), row_sum(text), group_sums(text, matches, num_images)
+    image_sum, text_sum = row_sum(image), row_sum(text)
     within_image = (image_sum @ image_sum - squared_norm_sum(image)) / (num_images * (num_images - 1))
-    within_text = (text_sum @ text_sum - squared_norm_sum(text_sums)) / text_pairs
-    matched = num_texts * matched_cosine_mean(image, text, matches)
-    across = (image_sum @ text_sum - matched) / (num_texts * (num_images - 1))
+    within_text = (text_sum @ text_sum - siblings) / text_pairs
+    matched = pair_cosines(image, text, pairing).sum()
+    across = (image_sum @ text_sum - matched) / (num_texts * num_images - num_pairs)
     return (within_image + within_text - 2 * across).to(image.dtype)
 
 
-def instance_distance(image_features: Tensor, text_features: Tensor, text_image_index: Tensor | None = None) -> Tensor:
-    """Mean distance of matched pairs, L2I (arXiv 2404.07983): ``mean_k ||x_i(k) - y_k||_2`` over the texts k.
+def sibling_cosines(text: Tensor, pairing: Pairing, num_images: int) -> tuple[Tensor, int]:
+    """Sum of the cosines of all ordered pairs of texts that share an image, each with itself included; their number.
+
+    Args:
+        text: ``(M, D)``.
+        pairing: Of the texts with ``num_images`` images.
+        num_images: N.
+
+    Returns:
+        Scalar ``()`` float64, and the number of these pairs.
+    """
+    if pairing.image_of_text is not None:
+        sizes = torch.bincount(pairing.image_of_text, minlength=num_images)
+        return squared_norm_sum(group_sums(text, pairing.image_of_text, num_images)), int(sizes.square().sum())
+    first, second = sibling_texts(pairing)
+    # Texts without any image are their own siblings too.
+    alone = torch.ones(len(text), dtype=torch.bool)
+    alone[pairing.text.cpu()] = False
+    own = alone.nonzero().squeeze(1)
+    siblings = Pairing(torch.cat([first, own]).to(text.device), torch.cat([second, own]).to(text.device), None)
+    return pair_cosines(text, text, siblings).sum(), len(siblings.text)
+
+
+def instance_distance(
+    image_features: Tensor,
+    text_features: Tensor,
+    text_image_index: Tensor | None = None,
+    *,
+    pairs: Tensor | None = None,
+) -> Tensor:
+    """Mean distance of matched pairs, L2I (arXiv 2404.07983): ``mean ||x_i - y_k||_2`` over the pairs (i, k).
 
     Args:
         image_features: ``(N, D)`` float, L2-normalised.
         text_features: ``(M, D)`` float, L2-normalised.
-        text_image_index: ``(M,)`` image row of every text; None pairs row i with row i.
+        text_image_index: ``(M,)`` image row of every text; None, without ``pairs``, pairs row i with row i.
+        pairs: ``(P, 2)`` image row and text row of every pair, instead of ``text_image_index``: the form for texts that
+            belong to many images, such as the prompts of classes.
 
     Returns:
         Scalar ``()`` in ``[0, 2]``.
@@ -100,8 +138,8 @@ def instance_distance(image_features: Tensor, text_features: Tensor, text_image_
         tensor(0.)
     """
     image, text = check_both(image_features, text_features)
-    matches = check_matches(text_image_index, image, text)
-    return matched_squared_distances(image, text, matches).sqrt().mean().to(image.dtype)
+    pairing = make_pairing(image, text, text_image_index, pairs=pairs)
+    return pair_squared_distances(image, text, pairing).sqrt().mean().to(image.dtype)
 
 
 def relative_modality_gap(
@@ -109,6 +147,7 @@ def relative_modality_gap(
     text_features: Tensor,
     text_image_index: Tensor | None = None,
     *,
+    pairs: Tensor | None = None,
     include_diagonal: bool = False,
 ) -> Tensor:
     """Relative modality gap, RMG (arXiv 2404.07983): matched distance relative to the spread inside the modalities.
@@ -120,7 +159,9 @@ def relative_modality_gap(
     Args:
         image_features: ``(N, D)`` float, L2-normalised, N >= 2.
         text_features: ``(M, D)`` float, L2-normalised, M >= 2.
-        text_image_index: ``(M,)`` image row of every text; None pairs row i with row i.
+        text_image_index: ``(M,)`` image row of every text; None, without ``pairs``, pairs row i with row i.
+        pairs: ``(P, 2)`` image row and text row of every pair, instead of ``text_image_index``: the form for texts that
+            belong to many images, such as the prompts of classes.
         include_diagonal: Let every row meet itself in D_I and D_T, as the reference's training code does on CC12M.
 
     Returns:
@@ -131,8 +172,8 @@ def relative_modality_gap(
             the diagonal is left out.
     """
     image, text = check_both(image_features, text_features)
-    matches = check_matches(text_image_index, image, text)
-    matched = (1 - matched_cosine_mean(image, text, matches)) / 2
+    pairing = make_pairing(image, text, text_image_index, pairs=pairs)
+    matched = (1 - pair_cosines(image, text, pairing).mean()) / 2
     matched = torch.where(matched > 0, matched, MATCHED_DISTANCE_FLOOR)
     spread = (_spread(image, "image", include_diagonal) + _spread(text, "text", include_diagonal)) / 2
     return (matched / (matched + spread)).to(image.dtype)
@@ -148,39 +189,3 @@ def _spread(features: Tensor, modality: str, include_diagonal: bool) -> Tensor:
     if not include_diagonal:
         cosines, num_pairs = cosines - squared_norm_sum(features), num_pairs - num_rows
     return ((1 - cosines / num_pairs) / 2).clamp_min(0)
-
-
-def expected_residual_distance(
-    image_features: Tensor,
-    text_features: Tensor,
-    text_image_index: Tensor | None = None,
-    *,
-    num_fit: int,
-    num_test: int,
-) -> Tensor:
-    """The centroid distance that centring leaves behind for want of samples alone.
-
-    ``sqrt(2 (1 - c) (1/n + 1/N))``: modality means fitted on n pairs and subtracted from N other pairs of the same
-    distribution, c the mean matched cosine *after* the reduction. A measured :func:`centroid_distance` well above it
-    means that calibration and test data differ.
-
-    Args:
-        image_features: ``(N, D)`` float, L2-normalised, after the reduction.
-        text_features: ``(M, D)`` float, L2-normalised, after the reduction.
-        text_image_index: ``(M,)`` image row of every text; None pairs row i with row i.
-        num_fit: n, pairs (images) that the means were fitted on.
-        num_test: N, pairs (images) that are measured.
-
-    Returns:
-        Scalar ``()``, feature units.
-
-    Raises:
-        ValueError: If a row is not a unit vector, shapes or indices do not fit, or a count is not positive.
-    """
-    image, text = check_both(image_features, text_features)
-    matches = check_matches(text_image_index, image, text)
-    for name, count in (("num_fit", num_fit), ("num_test", num_test)):
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count}")
-    distance = (1 - matched_cosine_mean(image, text, matches)).clamp_min(0)
-    return (2 * distance * (1 / num_fit + 1 / num_test)).sqrt().to(image.dtype)

@@ -1,6 +1,8 @@
 """Zero-shot classification from class prompts, and its accuracy."""
 
 # N images, C classes, T prompts per class, D feature width.
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -35,6 +37,50 @@ def zero_shot_predictions(
         ValueError: If an image row is not a unit vector, shapes do not fit, a class has no prompt, a prompt is zero or
             not finite, or ``aggregate`` is unknown.
     """
+    blocks = _class_scores(image_features, prompt_features, mask, aggregate)
+    return torch.cat([scores.argmax(dim=1) for _, scores in blocks])
+
+
+def zero_shot_ranks(
+    image_features: Tensor,
+    prompt_features: Tensor,
+    labels: Tensor,
+    mask: Tensor | None = None,
+    *,
+    aggregate: str = "mean",
+) -> Tensor:
+    """Rank of the true class of every image, from 1: how many classes come before it.
+
+    Of equal classes the lower number comes first, so that rank 1 is what :func:`zero_shot_predictions` predicts.
+
+    Args:
+        image_features: As there.
+        prompt_features: As there.
+        labels: ``(N,)`` integers in ``[0, C)``.
+        mask: As there.
+        aggregate: As there.
+
+    Returns:
+        ``(N,)`` int64 in ``[1, C]``; top-k accuracy is the share of ranks of k or better.
+
+    Raises:
+        ValueError: As there, and if the labels do not fit.
+    """
+    if tuple(labels.shape) != (len(image_features),):
+        raise ValueError(f"labels must have shape ({len(image_features)},), got {tuple(labels.shape)}")
+    true = check_row_numbers(labels, prompt_features.shape[0], "labels").to(image_features.device)
+    ranks = []
+    for rows, scores in _class_scores(image_features, prompt_features, mask, aggregate):
+        mine = scores.gather(1, true[rows, None])
+        earlier = torch.arange(scores.shape[1], device=scores.device) < true[rows, None]
+        ranks.append(1 + ((scores > mine) | ((scores == mine) & earlier)).sum(dim=1))
+    return torch.cat(ranks)
+
+
+def _class_scores(
+    image_features: Tensor, prompt_features: Tensor, mask: Tensor | None, aggregate: str
+) -> Iterator[tuple[slice, Tensor]]:
+    """Score of every class for blocks of images: which rows, and ``(rows, C)``."""
     if aggregate not in ("mean", "max"):
         raise ValueError(f"aggregate must be 'mean' or 'max', got {aggregate!r}")
     image = check_unit_rows(image_features, "image_features")
@@ -44,11 +90,9 @@ def zero_shot_predictions(
         averaged = prompts.sum(dim=1) / exists.sum(dim=1, keepdim=True)
         prompts, exists, num_prompts = normalize(averaged, dim=-1), exists.any(dim=1), 1
     candidates, exists = prompts.reshape(num_classes * num_prompts, -1), exists.reshape(-1)
-    predictions = []
     for rows in row_blocks(len(image), block_size(len(candidates))):
         scores = (image[rows] @ candidates.T).masked_fill_(~exists, -torch.inf)
-        predictions.append(scores.view(-1, num_classes, num_prompts).amax(dim=2).argmax(dim=1))
-    return torch.cat(predictions)
+        yield rows, scores.view(-1, num_classes, num_prompts).amax(dim=2)
 
 
 def _check_prompts(prompt_features: Tensor, mask: Tensor | None, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,106 @@
+"""How soon the second evaluation of a data set prints its numbers, from the shell, at COCO's size.
+
+Makes a COCO folder of small photos and a small model (so that the first evaluation, which encodes, takes a minute and
+not hours), then runs ``eval.py`` with other reducers, each time as a process of its own, and notes when the first
+number and when the last line appear. All after the encoder has the size of the real thing: 512 dimensions.
+
+    python benchmarks/cached_evaluation.py                          # 5,000 images x 25,000 captions
+    python benchmarks/cached_evaluation.py --images 1000 --rounds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+EVAL = Path(__file__).resolve().parents[1] / "eval.py"
+CAPTIONS_PER_IMAGE = 5
+MODEL = {
+    "embed_dim": 512,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16, "head_width": 32},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1},
+}
+WORDS = "a the red small large dog cat man woman street table sits stands runs on under near with two".split()
+
+
+class Times(NamedTuple):
+    """Seconds from the start of a command."""
+
+    first_number: float
+    end: float
+
+
+def make_coco(folder: Path, num_images: int) -> None:
+    """``val2017`` photos of a few pixels, with captions of random words."""
+    generator = np.random.default_rng(0)
+    (folder / "val2017").mkdir(parents=True)
+    (folder / "annotations").mkdir()
+    images, annotations = [], []
+    for number in range(num_images):
+        name = f"{number:012d}.jpg"
+        pixels = generator.integers(0, 255, size=(4, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((40, 40)).save(folder / "val2017" / name)
+        images.append({"id": number, "file_name": name})
+        for _ in range(CAPTIONS_PER_IMAGE):
+            caption = " ".join(generator.choice(WORDS, size=10))
+            annotations.append({"id": len(annotations), "image_id": number, "caption": caption})
+    content = {"images": images, "annotations": annotations}
+    (folder / "annotations" / "captions_val2017.json").write_text(json.dumps(content))
+
+
+def timed(arguments: list[str], env: dict[str, str]) -> Times:
+    """Runs ``eval.py`` and reads its output as it comes."""
+    start, first = time.perf_counter(), None
+    process = subprocess.Popen(
+        [sys.executable, str(EVAL), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if first is None and any(word in line for word in ("R@1", "centroid", "CD ")):
+            first = time.perf_counter() - start
+    if process.wait() or first is None:
+        raise SystemExit("".join(lines))
+    return Times(first, time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make_coco(root / "coco", options.images)
+        (root / "small.json").write_text(json.dumps(MODEL))
+        env = {**os.environ, "I0T_CACHE_DIR": str(root / "cache")}
+        common = [
+            "model=open_clip", f"model.architecture={root / 'small.json'}", "model.pretrained=null", "data=coco", "data.annotations=official_2017",
+            f"data.root={root / 'coco'}", "report=false", f"hydra.run.dir={root / 'run'}",
+        ]  # fmt: skip
+        encoding = timed(common, env)
+        print(f"{options.images:,} images x {options.images * CAPTIONS_PER_IMAGE:,} captions; first run, which encodes:")
+        print(f"  first number after {encoding.first_number:.1f} s, end after {encoding.end:.1f} s")
+        for rows in (["gap_reducer=posthoc", "gap_reducer.fit_split=test", "compare=baseline"], []):
+            times = [timed([*common, *rows], env) for _ in range(options.rounds)]
+            first, end = ([t[i] for t in times] for i in (0, 1))
+            print(
+                f"cached, {2 if rows else 1} row(s): first number after {statistics.median(first):.1f} s "
+                f"({min(first):.1f}-{max(first):.1f}), end after {statistics.median(end):.1f} s"
+            )
+
+
+if __name__ == "__main__":
+    main()

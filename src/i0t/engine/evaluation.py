@@ -1,0 +1,61 @@
+"""Evaluates what is already there: a checkpoint, a pretrained model, cached embeddings or a file of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from i0t import runs
+from i0t.config import to_container
+from i0t.config_errors import ConfigError
+from i0t.distributed import rank, world_size
+from i0t.engine.output import measure, write
+from i0t.engine.rows import Row, build_row, compared_rows, free_name
+from i0t.engine.sources import LazyEncoder, Source, open_cache, read_checkpoint
+
+_REDUCER_PREFIX = "gap_reducer."
+
+
+def evaluate(cfg: DictConfig) -> dict[str, float]:
+    """See :func:`i0t.engine.evaluate`."""
+    torch.manual_seed(cfg.seed)
+    checkpoint = read_checkpoint(cfg)
+    lazy_encoder, cache = LazyEncoder(cfg, checkpoint), open_cache(cfg)
+    source = Source(to_container(cfg.data), lazy_encoder, cache)
+    embeddings = source.load(cfg.split, with_relevant_pairs=bool(cfg.report or "retrieval" in cfg.evaluation))
+    rows = compared_rows(cfg, dim=embeddings.dim)
+    if checkpoint is not None:
+        rows |= _row_of_checkpoint(checkpoint, rows, dim=embeddings.dim)
+    for row in rows.values():
+        if row.reducer.needs_fit and not row.ready:
+            fit_source = source if row.fit_data is None else Source(row.fit_data, lazy_encoder, cache)
+            _fit(row, fit_source)
+    if rank() != 0:
+        return {}
+    images = source.images()
+    shown = None if images is None else lambda row: images(cfg.split, row)
+    return write(cfg, cfg.split, measure(cfg, cfg.split, rows, embeddings), embeddings, shown, {})
+
+
+def _fit(row: Row, source: Source) -> None:
+    """Fits on the row's split, every process on a part of it."""
+    assert row.reducer.fit_split is not None, "a reducer that needs fitting has a split"
+    fit_set = source.load(row.reducer.fit_split)
+    if fit_set.dim != row.reducer.dim:
+        raise ConfigError(f"fit_data is {fit_set.dim} wide, what is measured {row.reducer.dim}: one model for both")
+    row.reducer.fit(fit_set.shard(rank(), world_size()))
+
+
+def _row_of_checkpoint(checkpoint: Mapping[str, Any], taken: Mapping[str, Row], *, dim: int) -> dict[str, Row]:
+    """The reducer a checkpoint was trained with, as it was saved."""
+    config = checkpoint[runs.CHECKPOINT_KEY]["config"]
+    row = build_row(config["gap_reducer"], dim=dim)
+    if not (row.reducer.trainable or row.reducer.needs_fit):
+        return {}
+    state = checkpoint["state_dict"]
+    own = {k.removeprefix(_REDUCER_PREFIX): v for k, v in state.items() if k.startswith(_REDUCER_PREFIX)}
+    row.reducer.load_state_dict(own)
+    return {free_name(str(config["row"]), taken): Row(row.reducer, ready=True)}

@@ -1,0 +1,57 @@
+"""Object bias on the resamples of a set."""
+
+# N rows, A attribute factors, G units, R resamples.
+import torch
+from torch import Tensor
+
+from i0t.metrics.functional.bootstrap import unit_sums, weighted_sums
+from i0t.metrics.functional.checks import check_labels, check_unit_rows
+
+
+def resampled_object_bias(
+    features: Tensor, object_labels: Tensor, attribute_labels: Tensor, units: Tensor, counts: Tensor
+) -> Tensor:
+    """:func:`i0t.metrics.functional.object_bias` of every resample; a row never pairs with its own copy.
+
+    Args:
+        features: ``(N, D)`` float, L2-normalised, of one modality.
+        object_labels: ``(N,)`` integers.
+        attribute_labels: ``(N, A)`` integers, one column per factor.
+        units: ``(N,)`` int64 in ``[0, G)``, unit of every row.
+        counts: ``(R, G)`` how often each unit is drawn.
+
+    Returns:
+        ``(R,)`` float64; NaN where a resample leaves a factor with one class, or no two rows of one class.
+    """
+    rows = check_unit_rows(features, "features").cpu()
+    terms = [_contrast(rows, column, units, counts) for column in attribute_labels.cpu().unbind(dim=1)]
+    return _contrast(rows, object_labels.cpu(), units, counts) - torch.stack(terms).mean(dim=0)
+
+
+def _contrast(rows: Tensor, labels: Tensor, units: Tensor, counts: Tensor) -> Tensor:
+    """Mean cosine of same-label pairs minus that of different-label pairs, ``(R,)``."""
+    classes, num_classes = check_labels(labels, len(rows), "labels")
+    squares = weighted_sums(counts, unit_sums(rows.square().sum(dim=1), units, counts.shape[1]), power=2)
+    own_pairs = weighted_sums(counts, torch.bincount(units, minlength=counts.shape[1]).double(), power=2)
+    total, size = torch.zeros(len(counts), rows.shape[1], dtype=torch.float64), torch.zeros_like(squares)
+    same, same_pairs = torch.zeros_like(squares), torch.zeros_like(squares)
+    for number in range(num_classes):
+        mine = classes == number
+        # Of the units only those with rows of this class: a class of few rows costs little.
+        present, local = torch.unique(units[mine], return_inverse=True)
+        drawn = counts[:, present]
+        class_total = weighted_sums(drawn, unit_sums(rows[mine], local, len(present)))
+        class_size = weighted_sums(drawn, torch.bincount(local, minlength=len(present)).double())
+        same += class_total.square().sum(dim=1)
+        same_pairs += class_size.square()
+        total += class_total
+        size += class_size
+    intra, cross = (
+        _ratio(same - squares, same_pairs - own_pairs),
+        _ratio(total.square().sum(dim=1) - same, size.square() - same_pairs),
+    )
+    return intra - cross
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return (numerator / denominator).where(denominator > 0, torch.nan)
