@@ -31,7 +31,23 @@ MODEL = {
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16, "head_width": 32},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1},
 }
-WORDS = "a the red small large dog cat man woman street table sits stands runs on under near with two".split()
+WORDS = (
+    "a",
+    "the",
+    "red",
+    "small",
+    "dog",
+    "cat",
+    "man",
+    "woman",
+    "street",
+    "table",
+    "sits",
+    "stands",
+    "runs",
+    "on",
+    "near",
+)
 
 
 class Times(NamedTuple):
@@ -87,11 +103,19 @@ def main() -> None:
         (root / "small.json").write_text(json.dumps(MODEL))
         env = {**os.environ, "I0T_CACHE_DIR": str(root / "cache")}
         common = [
-            "model=open_clip", f"model.architecture={root / 'small.json'}", "model.pretrained=null", "data=coco", "data.annotations=official_2017",
-            f"data.root={root / 'coco'}", "report=false", f"hydra.run.dir={root / 'run'}",
-        ]  # fmt: skip
+            "model=open_clip",
+            f"model.architecture={root / 'small.json'}",
+            "model.pretrained=null",
+            "data=coco",
+            "data.annotations=official_2017",
+            f"data.root={root / 'coco'}",
+            "report=false",
+            f"hydra.run.dir={root / 'run'}",
+        ]
         encoding = timed(common, env)
-        print(f"{options.images:,} images x {options.images * CAPTIONS_PER_IMAGE:,} captions; first run, which encodes:")
+        print(
+            f"{options.images:,} images x {options.images * CAPTIONS_PER_IMAGE:,} captions; first run, which encodes:"
+        )
         print(f"  first number after {encoding.first_number:.1f} s, end after {encoding.end:.1f} s")
         for rows in (["gap_reducer=posthoc", "gap_reducer.fit_split=test", "compare=baseline"], []):
             times = [timed([*common, *rows], env) for _ in range(options.rounds)]

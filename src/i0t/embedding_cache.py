@@ -69,7 +69,7 @@ class EmbeddingCache:
         """Notes which set a config led to and which files it read."""
         path = self._request_file(request)
         path.parent.mkdir(parents=True, exist_ok=True)
-        stamps = [(str(file), *stamp(file)) for file in map(Path.absolute, files)]
+        stamps = [(str(file), *(stamp(file) or (None, None))) for file in map(Path.absolute, files)]
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         aside.write_text(json.dumps({"set": digest(key), "files": stamps}), encoding="utf-8")
         aside.replace(path)

@@ -1,4 +1,4 @@
-"""A pretrained model on a folder of photos: encoded once, cached, measured with any reducer, alone and in two processes."""
+"""A pretrained model on a folder of photos: encoded once, cached, measured with any reducer."""
 
 import json
 
@@ -20,6 +20,18 @@ SMALL = {
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
 }
+
+
+SHORT_TRAINING = (
+    "data.batch_size=8",
+    "data.eval_batch_size=20",
+    "trainer.max_steps=3",
+    "trainer.val_check_interval=3",
+    "scheduler.warmup_steps=1",
+    "compare.async_bn.batch_size=8",
+    "trainer.enable_progress_bar=false",
+    "logger=[csv]",
+)
 
 
 def make_flickr8k(folder, num_photos=NUM_PHOTOS, seed=0):
@@ -193,6 +205,24 @@ def test_calibration_size_and_another_data_set(world, tmp_path, own_cache):
     assert few["test/posthoc/gap/centroid_distance"] != other["test/posthoc/gap/centroid_distance"]
 
 
+def test_a_validation_split_of_the_same_photos_is_transductive(world, tmp_path, own_cache):
+    root = make_flickr8k(tmp_path / "mine", num_photos=6)
+    (root / "Flickr_8k.devImages.txt").write_text((root / "Flickr_8k.testImages.txt").read_text())
+    rows = [f"data.root={root}", "compare=default", "compare.posthoc.fit_split=val", "compare.async_bn=null"]
+    evaluate(world, tmp_path / "run", *rows)
+    about = json.loads((tmp_path / "run" / runs.METRICS_FILE).read_text())
+    assert [about["rows"][row]["protocol"] for row in ("none", "posthoc", "posthoc_test")] == [
+        "none", "transductive", "transductive"
+    ]  # fmt: skip
+    found = {(d["row"], d["metric"]): d for d in about["differences"]}
+    gap = found["posthoc", "gap/centroid_distance"]
+    assert gap["value"] == pytest.approx(
+        about["test/posthoc/gap/centroid_distance"] - about["test/none/gap/centroid_distance"]
+    )
+    assert gap["low"] <= gap["value"] <= gap["high"] < 0 < 1 - gap["p_value"]
+    assert (tmp_path / "run" / "differences.tex").read_text().count("\\begin{tabular}") == 1
+
+
 def test_a_corrupt_photo_stops_an_evaluation_with_its_name(world, tmp_path, own_cache, run_script):
     root = make_flickr8k(tmp_path / "mine", num_photos=3)
     (root / "images" / "test0_1.jpg").write_bytes(b"not a photo")
@@ -227,11 +257,7 @@ def test_two_processes_fill_the_cache_together(world, tmp_path, run_script):
 def test_a_model_trained_on_photos_is_evaluated_from_its_checkpoint(world, tmp_path, own_cache, encoded_images):
     run = tmp_path / "run"
     given = [a for a in arguments(world) if not a.startswith("data.eval_batch_size")]
-    numbers = engine.train(
-        compose("train", [*given, "data.batch_size=8", "data.eval_batch_size=20", "trainer.max_steps=3",
-                          "trainer.val_check_interval=3", "scheduler.warmup_steps=1", "compare.async_bn.batch_size=8", "trainer.enable_progress_bar=false", "logger=[csv]",
-                          f"paths.output_dir={run}"])  # fmt: skip
-    )
+    numbers = engine.train(compose("train", [*given, *SHORT_TRAINING, f"paths.output_dir={run}"]))
     (world / "small.pt").rename(world / "away.pt")  # a checkpoint needs nothing else
     try:
         cfg = compose_from_checkpoint(run / runs.CHECKPOINT, tmp_path / "eval")

@@ -52,7 +52,9 @@ def test_the_readme_is_short_and_its_commands_are_found():
     found = commands()
     assert "make train" in found
     assert "make test" in found
-    assert all(command.split()[0] in ("make", "python", "pytest", "git", "cd", "i0t-reduce") for command in found), found
+    assert all(command.split()[0] in ("make", "python", "pytest", "git", "cd", "i0t-reduce") for command in found), (
+        found
+    )
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_a_changed_file_is_not_recalled(cache, files, change):
     if change == "touched":
         os.utime(files[1], ns=(1, 1))
     elif change == "longer":
-        size, time = stamp(files[1])
+        _, time = stamp(files[1])
         files[1].write_bytes(b"other photo")
         os.utime(files[1], ns=(time, time))
     else:

@@ -3,11 +3,11 @@
 The reference is ``transform(Image.open(path).convert("RGB"))``, the way in which torchvision's data sets and
 open_clip's shards feed a transform; EXIF orientation is therefore not applied. Evaluation does just that: a split is
 encoded once, and its features are those that open_clip alone would give. Training, where the crop is random anyway,
-takes a faster way. Half of the reference's time goes into PIL's resizing, so the first step of open_clip's transforms (``Resize`` or ``RandomResizedCrop``) is done here by torch's
-vectorised uint8 kernel, which has the same arithmetic with shorter weights (on average .005 of 255 levels apart, up to
-.25 at some ratios of sizes). A JPEG more than four times as large as needed, in both directions, is decoded at a half,
-a quarter or an eighth of its size (below 1 of 255 levels on average). Tested, and measured by
-``benchmarks/image_decode.py``.
+takes a faster way. Half of the reference's time goes into PIL's resizing, so the first step of open_clip's transforms
+(``Resize`` or ``RandomResizedCrop``) is done by torch's vectorised uint8 kernel, which has the same arithmetic with
+shorter weights (on average .005 of 255 levels apart, up to .25 at some ratios of sizes). A JPEG more than four times as
+large as needed, in both directions, is decoded at a half, a quarter or an eighth of its size (below 1 of 255 levels on
+average). Tested, and measured by ``benchmarks/image_decode.py``.
 
 Shapes: H, W of an image.
 """
@@ -103,7 +103,8 @@ class ImageReader:
 
     def __init__(self, transform: Callable[[Any], Tensor], *, exact: bool = False) -> None:
         self.transform = transform
-        self._first, self._rest = (None, transform) if exact else _split_first_step(transform)
+        first_and_rest: tuple[Any, Any] = (None, transform) if exact else _split_first_step(transform)
+        self._first, self._rest = first_and_rest
 
     def __call__(self, path: str | Path) -> Tensor:
         """Reads a file.

@@ -133,7 +133,8 @@ class Encoder:
     def _start_processes(self) -> None:
         """Starts the other ranks before anything is decided, so that all decide alike."""
         if self.trainer.world_size > 1 and world_size() == 1:
-            self.trainer.predict(self.module, dataloaders=DataLoader([]), return_predictions=False)
+            nothing: list[Any] = []
+            self.trainer.predict(self.module, dataloaders=DataLoader(nothing), return_predictions=False)  # type: ignore[arg-type]
 
     def _encode_shards(self, folder: Path, datamodule: ImageTextDataModule, split: str, num_images: int) -> None:
         """This rank's missing shards; a rank that has none encodes one image and drops it."""

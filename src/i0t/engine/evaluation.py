@@ -12,6 +12,7 @@ from i0t import runs
 from i0t.config import to_container
 from i0t.config_errors import ConfigError
 from i0t.distributed import rank, world_size
+from i0t.embeddings import EmbeddingSet
 from i0t.engine.output import measure, write
 from i0t.engine.rows import Row, build_row, compared_rows, free_name
 from i0t.engine.sources import LazyEncoder, Source, open_cache, read_checkpoint
@@ -29,10 +30,10 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     rows = compared_rows(cfg, dim=embeddings.dim)
     if checkpoint is not None:
         rows |= _row_of_checkpoint(checkpoint, rows, dim=embeddings.dim)
-    for row in rows.values():
+    for name, row in rows.items():
         if row.reducer.needs_fit and not row.ready:
             fit_source = source if row.fit_data is None else Source(row.fit_data, lazy_encoder, cache)
-            _fit(row, fit_source)
+            rows[name] = row.fitted_on(_fit(row, fit_source), embeddings)
     if rank() != 0:
         return {}
     images = source.images()
@@ -40,13 +41,14 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     return write(cfg, cfg.split, measure(cfg, cfg.split, rows, embeddings), embeddings, shown, {})
 
 
-def _fit(row: Row, source: Source) -> None:
-    """Fits on the row's split, every process on a part of it."""
+def _fit(row: Row, source: Source) -> EmbeddingSet:
+    """Fits on the row's split, every process on a part of it; returns the whole split."""
     assert row.reducer.fit_split is not None, "a reducer that needs fitting has a split"
     fit_set = source.load(row.reducer.fit_split)
     if fit_set.dim != row.reducer.dim:
         raise ConfigError(f"fit_data is {fit_set.dim} wide, what is measured {row.reducer.dim}: one model for both")
     row.reducer.fit(fit_set.shard(rank(), world_size()))
+    return fit_set
 
 
 def _row_of_checkpoint(checkpoint: Mapping[str, Any], taken: Mapping[str, Row], *, dim: int) -> dict[str, Row]:

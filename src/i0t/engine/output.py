@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -18,10 +19,9 @@ from i0t.engine.rows import Row, component_name
 from i0t.evaluation.compare import compare_rows, evaluate_row
 from i0t.evaluation.results import Difference, Evaluation, RowResult
 from i0t.gap_reducers.base import NotFittedError
+from i0t.metrics.functional import centroid_distance
+from i0t.report.difference_table import DifferenceTable
 from i0t.report.table import ResultTable
-
-# File name to method of ResultTable.
-_TABLES = {"table.md": "to_markdown", "table.csv": "to_csv", "table.tex": "to_latex"}
 
 
 def measure(cfg: DictConfig, split: str, rows: Mapping[str, Row], embeddings: EmbeddingSet) -> list[RowResult]:
@@ -30,15 +30,38 @@ def measure(cfg: DictConfig, split: str, rows: Mapping[str, Row], embeddings: Em
     Raises:
         ConfigError: If one is not.
     """
+    _say_what_is_measured(split, embeddings)
     evaluations: dict[str, Evaluation] = {str(name): instantiate(node) for name, node in cfg.evaluation.items()}
     results = []
     for name, row in rows.items():
         fit_data = None if row.fit_data is None else component_name(row.fit_data)
         try:
-            results.append(evaluate_row(name, row.reducer, embeddings, evaluations, split=split, fit_data=fit_data))
+            results.append(
+                evaluate_row(
+                    name,
+                    row.reducer,
+                    embeddings,
+                    evaluations,
+                    split=split,
+                    fit_data=fit_data,
+                    shares_images=row.shares_images,
+                )
+            )
         except NotFittedError as error:
             raise ConfigError(str(error)) from error
     return results
+
+
+def _say_what_is_measured(split: str, embeddings: EmbeddingSet) -> None:
+    """One line with the first number: at COCO's size the table takes some seconds a row."""
+    image, text = (F.normalize(f, dim=-1) for f in (embeddings.image_features, embeddings.text_features))
+    gap = float(centroid_distance(image, text))
+    Console().print(
+        f"{split}: {embeddings.num_images:,} images, {embeddings.num_texts:,} texts, {embeddings.dim} dimensions; "
+        f"centroid distance {gap:.4f} as they are",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def write(
@@ -57,16 +80,19 @@ def write(
     table = ResultTable(rows)
     console = Console()
     console.print(table.to_rich(console.width))
-    warnings = _warnings(rows, embeddings)
-    for warning in warnings:
+    of_data = [str(warning) for warning in embeddings.provenance.get("warnings", ())]
+    for warning in [*of_data, *(f"{row.name}: {note}" for row in rows for note in row.notes)]:
         console.print(f"note: {warning}", soft_wrap=True, highlight=False)
-    notes = [*_protocols(rows, embeddings), *warnings]
+    prompts = [f"{name}: {table.description}" for name, table in embeddings.prompts.items()]
     if not (run_dir / runs.CONFIG_FILE).exists():
         runs.write_atomically(run_dir / runs.CONFIG_FILE, to_yaml(cfg))
-    for file, method in _TABLES.items():
-        runs.write_atomically(run_dir / file, getattr(table, method)().rstrip("\n") + "\n")
+    _write_table(run_dir / "table", ResultTable(rows, with_intervals=True))
+    if differences:
+        _write_table(run_dir / "differences", DifferenceTable(differences))
     if cfg.report:
-        _write_report(run_dir, f"{cfg.name}: {split} split", rows, embeddings, images, history, notes, environment)
+        _write_report(
+            run_dir, f"{cfg.name}: {split} split", rows, embeddings, images, history, prompts + of_data, environment
+        )
     about = _about(split, rows, differences, embeddings, environment)
     runs.write_json(run_dir / runs.METRICS_FILE, numbers | about)
     console.print(f"numbers:  {run_dir / runs.METRICS_FILE}", soft_wrap=True, highlight=False)
@@ -100,16 +126,10 @@ def _write_report(
     )
 
 
-def _protocols(rows: list[RowResult], embeddings: EmbeddingSet) -> list[str]:
-    """How the numbers were measured: prompt forms, and what was measured against what."""
-    prompts = [f"{name}: {table.description}" for name, table in embeddings.prompts.items()]
-    return prompts + [f"{prefix}: {sentence}" for prefix, sentence in (rows[0].protocols if rows else {}).items()]
-
-
-def _warnings(rows: list[RowResult], embeddings: EmbeddingSet) -> list[str]:
-    """What a reader must know before believing a number: an incomplete split, calibration data of another kind."""
-    of_data = [str(warning) for warning in embeddings.provenance.get("warnings", ())]
-    return of_data + [f"{row.name}: {note}" for row in rows for note in row.notes]
+def _write_table(path: Path, table: ResultTable | DifferenceTable) -> None:
+    """A table as Markdown, CSV and LaTeX."""
+    for ending, text in (("md", table.to_markdown()), ("csv", table.to_csv()), ("tex", table.to_latex())):
+        runs.write_atomically(path.with_suffix(f".{ending}"), text.rstrip("\n") + "\n")
 
 
 def _about(

@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from i0t.config import instantiate
+from i0t.embeddings import EmbeddingSet
 from i0t.gap_reducers.base import GapReducer
 
 _FIT_DATA = "fit_data"
@@ -21,11 +22,18 @@ class Row(NamedTuple):
         reducer: Fitted already, or to be fitted on its split.
         fit_data: The node of another data set to fit it on; ``None``: the one that is measured.
         ready: Whether it comes fitted (a checkpoint's own).
+        shares_images: Whether some of the measured images are among those it was fitted on.
     """
 
     reducer: GapReducer
     fit_data: Any = None
     ready: bool = False
+    shares_images: bool = False
+
+    def fitted_on(self, fit_set: EmbeddingSet, measured: EmbeddingSet) -> Row:
+        """The row after its reducer was fitted on a set."""
+        fit_ids, measured_ids = fit_set.image_ids or (), measured.image_ids or ()
+        return self._replace(shares_images=not set(fit_ids).isdisjoint(measured_ids))
 
 
 def build_row(node: Any, *, dim: int) -> Row:

@@ -18,6 +18,7 @@ from i0t.callbacks.history import History
 from i0t.config import instantiate, to_container, to_yaml
 from i0t.config_errors import ConfigError
 from i0t.data.base import ImageTextDataModule
+from i0t.embeddings import EmbeddingSet
 from i0t.engine.encoder import Encoder
 from i0t.engine.output import measure, write
 from i0t.engine.rows import Row, build_row, compared_rows, free_name, row_name
@@ -63,27 +64,31 @@ def _finish(
 ) -> dict[str, float]:
     """Fits and measures every row on the test split; rank 0 prints and writes."""
     trainer = encoder.trainer
-    for row in rows.values():
-        if not row.ready:
-            _fit(row, encoder, datamodule)
     embeddings = encoder.whole(datamodule, "test", with_relevant_pairs=_wants_pairs(cfg, trainer))
+    fitted = {}
+    for name, row in rows.items():
+        fit_set = None if row.ready else _fit(row, encoder, datamodule)
+        fitted[name] = row if fit_set is None else row.fitted_on(fit_set, embeddings)
     if not trainer.is_global_zero:
         return {}
-    results = measure(cfg, "test", rows, embeddings)
+    results = measure(cfg, "test", fitted, embeddings)
     numbers = write(cfg, "test", results, embeddings, lambda row: datamodule.images("test", [row])[0], history)
     for logger in trainer.loggers:
         logger.log_metrics(numbers, step=trainer.global_step)
     return numbers
 
 
-def _fit(row: Row, encoder: Encoder, datamodule: ImageTextDataModule) -> None:
-    """Fits a reducer on its split, all ranks together."""
+def _fit(row: Row, encoder: Encoder, datamodule: ImageTextDataModule) -> EmbeddingSet | None:
+    """Fits a reducer on its split, all ranks together; returns this rank's share of what it was fitted on."""
     reducer = row.reducer
-    if reducer.needs_fit:
-        assert reducer.fit_split is not None, "a reducer that needs fitting has a split"
-        source = datamodule if row.fit_data is None else encoder.bind(instantiate(row.fit_data))
-        reducer.to(encoder.trainer.strategy.root_device).fit(encoder.share(source, reducer.fit_split))
-        reducer.cpu()
+    if not reducer.needs_fit:
+        return None
+    assert reducer.fit_split is not None, "a reducer that needs fitting has a split"
+    source = datamodule if row.fit_data is None else encoder.bind(instantiate(row.fit_data))
+    share = encoder.share(source, reducer.fit_split)
+    reducer.to(encoder.trainer.strategy.root_device).fit(share)
+    reducer.cpu()
+    return share
 
 
 def _rows(cfg: DictConfig, module: ClipModule) -> dict[str, Row]:

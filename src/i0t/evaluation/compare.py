@@ -52,6 +52,7 @@ def evaluate_row(
     *,
     split: str,
     fit_data: str | None = None,
+    shares_images: bool = False,
 ) -> RowResult:
     """Reduces the set and measures it.
 
@@ -63,10 +64,14 @@ def evaluate_row(
         split: Which split it is; a reducer fitted on the same one gives transductive numbers.
         fit_data: Name of the other data set that the reducer was fitted on, which makes them inductive; ``None``: the
             one that is measured.
+        shares_images: Whether images that are measured are among those it was fitted on, whatever the splits are
+            called (where test captions are secret, test is val): the numbers are transductive.
     """
     measured = reduced(embeddings, reducer)
     elsewhere = fit_data is not None and reducer.needs_fit
     protocol = "inductive" if elsewhere else reducer.protocol(split)
+    if shares_images and reducer.needs_fit:
+        protocol = "transductive"
     context = Context(
         before=_unit_set(embeddings, embeddings.image_features, embeddings.text_features, {}),
         protocol=protocol,

@@ -72,7 +72,6 @@ def test_evaluation_leaves_the_pixels_to_the_transform():
     assert not torch.equal(fast, reference(data.getvalue(), PLAIN["shortest"])), "the other way is another one"
 
 
-
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (500, 333)])
 def test_at_usual_sizes_the_difference_is_that_of_rounding(size):
     transform = open_clip.transform.image_transform(224, is_train=False)
