@@ -133,6 +133,52 @@ def test_features_and_numbers_are_those_of_plain_open_clip(world, tmp_path, own_
     assert {file.name for file in (tmp_path / "run").iterdir()} >= {"table.md", "table.csv", "table.tex", "config.yaml"}
 
 
+def make_image_folder(folder, names=("cat", "dog", "sea slug"), num_photos=4):
+    generator = np.random.default_rng(5)
+    for name in names:
+        (folder / "test" / name).mkdir(parents=True)
+        for i in range(num_photos):
+            color = generator.integers(0, 255, size=(300, 400, 3), dtype=np.uint8)
+            Image.fromarray(color).save(folder / "test" / name / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("architecture", ["small", pytest.param("ViT-B-32", marks=pytest.mark.slow)])
+def test_zero_shot_is_that_of_plain_open_clip(world, tmp_path, own_cache, architecture):
+    if architecture == "small":
+        weights, name, clip = world / "small.pt", world / "small.json", open_clip.model.CLIP(**SMALL)
+    else:
+        torch.manual_seed(1)
+        weights, name, clip = tmp_path / "big.pt", architecture, open_clip.create_model(architecture)
+        torch.save(clip.state_dict(), weights)
+    clip.load_state_dict(torch.load(weights, weights_only=True))
+    root = make_image_folder(tmp_path / "things")
+    numbers = engine.evaluate(
+        compose("eval", [f"model.architecture={name}", f"model.pretrained={weights}", "model=open_clip", "report=false",
+                         "data=imagefolder", f"data.root={root}", "data.num_workers=0",
+                         "data.templates=['a photo of a {c}.','a drawing of a {c}.','{c}']",
+                         f"paths.output_dir={tmp_path / 'run'}"])
+    )  # fmt: skip
+    size = 32 if architecture == "small" else 224
+    transform = open_clip.image_transform(size, is_train=False)
+    files = [sorted((root / "test" / name).iterdir()) for name in ("cat", "dog", "sea slug")]
+    images = torch.stack([transform(Image.open(file)) for of_class in files for file in of_class])
+    texts = [
+        t.format(c=c) for c in ("cat", "dog", "sea slug") for t in ("a photo of a {c}.", "a drawing of a {c}.", "{c}")
+    ]
+    with torch.no_grad():
+        image = F.normalize(clip.eval().encode_image(images), dim=-1)
+        text = F.normalize(clip.encode_text(open_clip.tokenize(texts)), dim=-1).view(3, 3, -1)
+    (folder,) = (own_cache / "embeddings").glob("*/")
+    cached = load_set(folder)
+    torch.testing.assert_close(F.normalize(cached.image_features, dim=-1), image, rtol=0, atol=1e-5)
+    torch.testing.assert_close(F.normalize(cached.prompts["class"].features, dim=-1), text, rtol=0, atol=1e-5)
+    predicted = (image @ F.normalize(text.mean(1), dim=-1).T).argmax(1)
+    labels = torch.arange(3).repeat_interleave(4)
+    assert numbers["test/none/zeroshot/class"] == pytest.approx((predicted == labels).double().mean().item())
+    assert np.isfinite(numbers["test/none/gap/rmg"])
+
+
 def test_a_second_reducer_touches_no_encoder(world, tmp_path, own_cache, monkeypatch):
     first = evaluate(world, tmp_path / "one", "gap_reducer=posthoc", "gap_reducer.fit_split=train")
 
