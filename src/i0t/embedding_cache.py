@@ -9,12 +9,13 @@ set is found with no model and no data module at hand.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ from i0t.embeddings import EmbeddingSet
 
 logger = logging.getLogger(__name__)
 
+# Path, size in bytes, time of the last change in nanoseconds; no size for a folder, neither for what is not there.
+Stamp = tuple[str, "int | None", "int | None"]
+
 # A new version of any of them may change a pixel or a weight's rounding.
-_LIBRARIES = ("torch", "torchvision", "open_clip_torch", "pillow", "numpy")
+_LIBRARIES = ("torch", "torchvision", "open_clip_torch", "pillow", "numpy", "timm", "transformers", "tokenizers")
 
 
 class EmbeddingCache:
@@ -61,15 +65,14 @@ class EmbeddingCache:
             folder, stamps = self.root / "embeddings" / found["set"], found["files"]
         except (OSError, ValueError, KeyError, TypeError):
             return None  # never asked, or a file that was cut short
-        if any(stamp(path) != (size, time) for path, size, time in stamps):
+        if any(_stamp_at(path) != (size, time) for path, size, time in stamps):
             return None
         return self._load(folder)
 
-    def remember(self, request: Mapping[str, Any], key: Mapping[str, Any], files: Sequence[Path]) -> None:
-        """Notes which set a config led to and which files it read."""
+    def remember(self, request: Mapping[str, Any], key: Mapping[str, Any], stamps: Sequence[Stamp]) -> None:
+        """Notes which set a config led to, and the files and folders it read (:func:`stamps_of`)."""
         path = self._request_file(request)
         path.parent.mkdir(parents=True, exist_ok=True)
-        stamps = [(str(file), *(stamp(file) or (None, None))) for file in map(Path.absolute, files)]
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         aside.write_text(json.dumps({"set": digest(key), "files": stamps}), encoding="utf-8")
         aside.replace(path)
@@ -79,7 +82,7 @@ class EmbeddingCache:
 
     def _load(self, folder: Path) -> EmbeddingSet | None:
         try:
-            return load_set(folder)
+            return load_set(folder, verify=True)
         except DamagedSetError as error:
             if folder.exists():
                 logger.warning("%s; it is encoded again", error)
@@ -88,7 +91,11 @@ class EmbeddingCache:
 
 def library_versions() -> dict[str, str]:
     """Versions that features depend on."""
-    return {"i0t": __version__, "format": str(FORMAT)} | {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    found = {"i0t": __version__, "format": str(FORMAT)}
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # an extra that is not installed
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def digest(content: Any) -> str:
@@ -104,6 +111,47 @@ def stamp(path: str | Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns
+
+
+def stamps_of(files: Iterable[Path], *, named_in: Any = ()) -> list[Stamp]:
+    """Stamps of all that a set was read from, to be taken before it is read.
+
+    Beside the files themselves: their folders, which change when a file is added; and whatever exists of the paths in a
+    config (an architecture's JSON, a tokenizer's folder), with the small JSON files beside it.
+
+    Args:
+        files: Files of the split and of the weights.
+        named_in: Config nodes as plain containers.
+    """
+    paths = {file.absolute() for file in files}
+    paths |= {path.parent for path in paths}
+    for path in map(Path, _texts_in(named_in)):
+        with contextlib.suppress(OSError):  # a text too long for a path
+            if path.is_file():
+                paths |= {path.absolute(), *path.absolute().parent.glob("*.json")}
+            elif path.is_dir():
+                paths |= {path.absolute(), *(p.absolute() for p in path.iterdir() if p.is_file())}
+    return [(str(path), *(_stamp_at(path))) for path in sorted(paths)]
+
+
+def _stamp_at(path: str | Path) -> tuple[int | None, int | None]:
+    """The size of a folder says nothing, and differs between file systems."""
+    found = stamp(path)
+    if found is None:
+        return None, None
+    return (None, found[1]) if os.path.isdir(path) else found  # noqa: PTH112 - as in `stamp`
+
+
+def _texts_in(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        if node:
+            yield node
+    elif isinstance(node, Mapping):
+        for value in node.values():
+            yield from _texts_in(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _texts_in(value)
 
 
 def files_digest(files: Sequence[Path]) -> str:

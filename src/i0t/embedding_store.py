@@ -9,6 +9,7 @@ Shapes: N images, M texts, D embedding width; B images and T texts of a shard.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from i0t.features import Features
 FORMAT = 1
 INDEX_FILE = "index.json"
 REST_FILE = "rest.safetensors"
-SHARD_IMAGES = 4096  # rows of a shard: what is encoded again after an interruption
+SHARD_IMAGES = 1024  # rows of a shard: what one process encodes, and encodes again after an interruption
 
 
 class DamagedSetError(ValueError):
@@ -103,7 +104,7 @@ def write_index(folder: Path, embeddings: EmbeddingSet, *, loose_texts: tuple[Te
         "num_images": embeddings.num_images,
         "num_texts": embeddings.num_texts,
         "dim": embeddings.dim,
-        "files": {name: (folder / name).stat().st_size for name in files},
+        "files": {name: [(folder / name).stat().st_size, _checksum(folder / name)] for name in files},
         "logit_scale": embeddings.logit_scale,
         "logit_bias": embeddings.logit_bias,
         "image_ids": embeddings.image_ids,
@@ -135,14 +136,21 @@ def shard_of_row(image_row: int) -> int:
     return image_row // SHARD_IMAGES
 
 
-def load_set(folder: str | Path) -> EmbeddingSet:
+def load_set(folder: str | Path, *, verify: bool = False) -> EmbeddingSet:
     """Reads a set; a single shard stays memory-mapped, several are joined.
+
+    Args:
+        folder: What :func:`save_set` wrote.
+        verify: Read every byte and compare checksums; else only the sizes of the files are looked at.
 
     Raises:
         DamagedSetError: If the folder holds no whole set of this version.
     """
     folder = Path(folder)
     index = _read_index(folder)
+    damaged = [name for name, stated in index["files"].items() if not _is_as_stated(folder / name, stated, verify)]
+    if damaged:
+        raise DamagedSetError(f"{folder / damaged[0]} is not the file that {INDEX_FILE} names: cut short or changed")
     rest = _read_tensors(folder / REST_FILE, ("pairs", "loose_features", "loose_id"))
     shards = [read_shard(folder, number) for number in range(num_shards(index["num_images"]))]
     loose = (rest["loose_features"], rest["loose_id"])
@@ -164,7 +172,7 @@ def load_set(folder: str | Path) -> EmbeddingSet:
             prompts={name: _prompt_table(name, about, rest) for name, about in index["prompts"].items()},
             provenance=index["provenance"],
         )
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError, IndexError, AttributeError, ValueError) as error:
         raise DamagedSetError(f"{folder} does not hold a whole set ({type(error).__name__}: {error})") from error
 
 
@@ -174,13 +182,42 @@ def _read_index(folder: Path) -> dict[str, Any]:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DamagedSetError(f"{folder} holds no set of embeddings (no readable {INDEX_FILE})") from error
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
+    if not isinstance(index, dict) or index.get("format") != FORMAT or not isinstance(index.get("files"), dict):
         raise DamagedSetError(f"{path} is not of format {FORMAT}, which i0t {__version__} reads")
-    for name, size in index["files"].items():
-        found = (folder / name).stat().st_size if (folder / name).is_file() else None
-        if found != size:
-            raise DamagedSetError(f"{folder / name} has {found} bytes where {INDEX_FILE} says {size}")
     return index
+
+
+def _checksum(path: Path) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _is_as_stated(path: Path, stated: Sequence[Any], verify: bool) -> bool:
+    """Whether a file has the size, and with ``verify`` the bytes, that the index states."""
+    if not path.is_file() or path.stat().st_size != stated[0]:
+        return False
+    return not verify or _checksum(path) == stated[1]
+
+
+def drop_damaged(folder: Path) -> None:
+    """Makes a set that cannot be read an unfinished one: what is left of it can be trusted.
+
+    Files that are not what ``index.json`` states are deleted, all of them if it cannot be read; then the index.
+    Without an index nothing is deleted: an interrupted run left whole shards.
+    """
+    if not (folder / INDEX_FILE).exists():
+        return
+    try:
+        stated = _read_index(folder)["files"]
+    except DamagedSetError:
+        stated = {}
+    for path in folder.glob("*.safetensors"):
+        if path.name not in stated or not _is_as_stated(path, stated[path.name], verify=True):
+            path.unlink()
+    (folder / INDEX_FILE).unlink()
 
 
 def _in_order(parts: Sequence[tuple[Tensor, Tensor]], num_rows: int) -> Tensor:

@@ -205,6 +205,19 @@ def test_what_the_cache_depends_on(world, tmp_path, own_cache, encoded_images):
     assert not encoded_images, "the batch size does not change a feature"
 
 
+def test_a_relative_path_means_another_file_in_another_folder(world, tmp_path, own_cache, monkeypatch):
+    gaps = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        torch.manual_seed(number)
+        torch.save(open_clip.model.CLIP(**SMALL).state_dict(), folder / "w.pt")
+        monkeypatch.chdir(folder)
+        numbers = evaluate(world, folder / "run", "model.pretrained=w.pt")
+        gaps.append(numbers["test/none/gap/centroid_distance"])
+    assert gaps[0] != gaps[1]
+
+
 def test_an_interrupted_encoding_goes_on_where_it_stopped(world, tmp_path, own_cache, monkeypatch, encoded_images):
     monkeypatch.setattr(embedding_store, "SHARD_IMAGES", 8)
     keep = ShardWriter.on_predict_batch_end

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from i0t.embedding_cache import EmbeddingCache, digest, files_digest, stamp
+from i0t.embedding_cache import EmbeddingCache, digest, files_digest, stamp, stamps_of
 from i0t.embedding_store import save_set
 from i0t.embeddings import EmbeddingSet
 
@@ -30,7 +30,7 @@ def cache(tmp_path, files):
     cache = EmbeddingCache(tmp_path / "cache")
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     save_set(EmbeddingSet.from_index(x, x, torch.arange(3)), cache.folder(KEY))
-    cache.remember(REQUEST, KEY, files)
+    cache.remember(REQUEST, KEY, stamps_of(files))
     return cache
 
 
@@ -39,6 +39,20 @@ def test_a_set_is_found_by_key_and_by_request(cache):
     assert cache.recall(REQUEST).num_images == 3
     assert cache.load({**KEY, "weights": "other"}) is None
     assert cache.recall({**REQUEST, "split": "val"}) is None
+
+
+def test_a_new_file_and_a_changed_part_of_the_config_are_not_recalled(cache, files, tmp_path):
+    (files[0].parent / "c.jpg").write_bytes(b"photo")
+    assert cache.recall(REQUEST) is None
+    (tmp_path / "tokenizer").mkdir()
+    for name in ("small.json", "w.pt", "open_clip_config.json", "tokenizer/vocab.txt"):
+        (tmp_path / name).write_text("{}")
+    node = {"architecture": str(tmp_path / "small.json"), "nested": [{"tokenizer": str(tmp_path / "tokenizer")}]}
+    for number, name in enumerate(("small.json", "open_clip_config.json", "tokenizer/vocab.txt")):
+        cache.remember(REQUEST, KEY, stamps_of(files, named_in=[node, "x" * 5000, None, 3]))
+        assert cache.recall(REQUEST) is not None
+        (tmp_path / name).write_text("{}" + " " * (number + 1))
+        assert cache.recall(REQUEST) is None, name
 
 
 @pytest.mark.parametrize("change", ["touched", "longer", "gone"])

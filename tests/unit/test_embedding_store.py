@@ -90,6 +90,12 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-3])
 
 
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 255
+    path.write_bytes(content)
+
+
 def other_format(path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
 
@@ -97,26 +103,36 @@ def other_format(path):
 @pytest.mark.parametrize(
     ("file", "damage", "message"),
     [
-        (shard_file(1), cut, "has .* bytes where index.json says"),
-        (shard_file(2), lambda path: path.unlink(), "has None bytes"),
-        ("rest.safetensors", cut, "bytes where"),
+        (shard_file(1), cut, "is not the file that index.json names"),
+        (shard_file(2), lambda path: path.unlink(), "is not the file that index.json names"),
+        ("rest.safetensors", cut, "is not the file that index.json names"),
         ("index.json", cut, "no readable index.json"),
         ("index.json", lambda path: path.unlink(), "no readable index.json"),
         ("index.json", other_format, "is not of format"),
+        ("index.json", lambda path: path.write_text('{"format": 1}'), "is not of format"),
+        (shard_file(1), flip, "is not the file that index.json names"),
     ],
 )
 def test_what_is_not_whole_is_refused(tmp_path, file, damage, message):
     save_set(whole_set(), tmp_path)
     damage(tmp_path / file)
     with pytest.raises(DamagedSetError, match=message):
-        load_set(tmp_path)
+        load_set(tmp_path, verify=True)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("shard-*")}
+    embedding_store.drop_damaged(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert "index.json" not in left
+    if file.startswith("shard"):
+        assert left == {*before, "rest.safetensors"} - {file}, "the whole shards are kept"
+    elif damage in (cut, other_format):
+        assert left == (set() if file == "index.json" else set(before))
 
 
 def test_a_row_that_no_shard_has_is_found(tmp_path):
     save_set(whole_set(), tmp_path)
     shard = read_shard(tmp_path, 1)
     twice = shard._replace(sample_id=torch.tensor([4, 4, 5, 6]))
-    embedding_store.write_shard(tmp_path, 1, twice)
+    embedding_store.write_shard(tmp_path, 1, twice)  # of the same size: only its bytes differ
     with pytest.raises(DamagedSetError, match="1 of 10 rows are in no shard"):
         load_set(tmp_path)
 

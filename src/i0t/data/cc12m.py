@@ -163,6 +163,7 @@ class Cc12mDataModule(ImageTextDataModule):
                 "num_images": len(index),
                 "limit": self.limits[split],
                 "caption": self.caption_key if self.caption_field is None else f"json.{self.caption_field}",
+                "same_images_as": "val" if same else None,
                 "warnings": [_TEST_IS_VAL] if same else [],
             },
         )

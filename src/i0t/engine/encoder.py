@@ -6,6 +6,7 @@ Shapes: N images of a split.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from torch.utils.data import DataLoader
 from i0t.callbacks.shard_writer import ShardWriter
 from i0t.data.base import ImageTextDataModule, SplitInfo
 from i0t.distributed import rank, world_size
-from i0t.embedding_cache import EmbeddingCache, digest, files_digest, library_versions
+from i0t.embedding_cache import EmbeddingCache, digest, files_digest, library_versions, stamps_of
 from i0t.embedding_store import (
-    INDEX_FILE,
     DamagedSetError,
+    drop_damaged,
     num_shards,
     read_shard,
     rows_of_shard,
@@ -96,8 +97,10 @@ class Encoder:
         info = datamodule.describe(split)  # a data set that cannot be read must not cost a model's time
         files = datamodule.files(split)
         assert files is not None, "only data with files are cached"
-        self._start_processes()
+        # Before anything is read: a file that changes during the encoding is then encoded again the next time.
+        stamps = stamps_of([*files, *self.module.model.weights_files], named_in=[request["model"], request["data"]])
         key = self._key(info, files)
+        self._start_processes()
         with cache.lock(key) if rank() == 0 else contextlib.nullcontext():
             found = cache.load(key) if rank() == 0 else None
             if not self.trainer.strategy.broadcast(found is not None):
@@ -107,7 +110,7 @@ class Encoder:
                     self._finish_set(cache.folder(key), info)
                     found = cache.load(key)
             if rank() == 0:
-                cache.remember(request, key, [*files, *self.module.model.weights_files])
+                cache.remember(request, key, stamps)
         self.trainer.strategy.barrier()
         found = found or cache.load(key)
         assert found is not None, "rank 0 has just written it"
@@ -119,7 +122,7 @@ class Encoder:
         pairs = info.pairs if info.text_image_index is None else info.text_image_index
         assert pairs is not None, "a split has text_image_index or pairs"
         return {
-            **self.module.model.identity(),
+            **self._identity,
             "precision": str(self.trainer.precision),
             "data": dict(info.provenance),
             "texts": digest([list(info.captions), pairs.tolist(), info.image_ids]),
@@ -129,6 +132,11 @@ class Encoder:
             "augmentation": None,  # evaluation draws none
             "versions": library_versions(),
         }
+
+    @functools.cached_property
+    def _identity(self) -> dict[str, str]:
+        """Of the model as it was built: a trainer of lower precision converts the weights later."""
+        return self.module.model.identity()
 
     def _start_processes(self) -> None:
         """Starts the other ranks before anything is decided, so that all decide alike."""
@@ -140,7 +148,8 @@ class Encoder:
         """This rank's missing shards; a rank that has none encodes one image and drops it."""
         assert self.writer is not None, "the trainer has no writer"
         if rank() == 0:
-            (folder / INDEX_FILE).unlink(missing_ok=True)
+            drop_damaged(folder)
+        self.trainer.strategy.barrier()
         own = range(rank(), num_shards(num_images), world_size())
         rows = {
             number: rows_of_shard(number, num_images) for number in own if not _is_whole(folder, number, num_images)

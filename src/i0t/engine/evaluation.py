@@ -47,7 +47,10 @@ def _fit(row: Row, source: Source) -> EmbeddingSet:
     fit_set = source.load(row.reducer.fit_split)
     if fit_set.dim != row.reducer.dim:
         raise ConfigError(f"fit_data is {fit_set.dim} wide, what is measured {row.reducer.dim}: one model for both")
+    if world_size() > 1:
+        row.reducer.to(source.lazy_encoder.device)
     row.reducer.fit(fit_set.shard(rank(), world_size()))
+    row.reducer.cpu()
     return fit_set
 
 

@@ -44,12 +44,18 @@ def measure(cfg: DictConfig, split: str, rows: Mapping[str, Row], embeddings: Em
                     evaluations,
                     split=split,
                     fit_data=fit_data,
-                    shares_images=row.shares_images,
+                    shares_images=row.shares_images or _names_the_same_images(row, embeddings),
                 )
             )
         except NotFittedError as error:
             raise ConfigError(str(error)) from error
     return results
+
+
+def _names_the_same_images(row: Row, embeddings: EmbeddingSet) -> bool:
+    """Whether a data set says of the measured split that it is the very one the row was fitted on."""
+    same = embeddings.provenance.get("same_images_as")
+    return row.fit_data is None and same is not None and same == row.reducer.fit_split
 
 
 def _say_what_is_measured(split: str, embeddings: EmbeddingSet) -> None:

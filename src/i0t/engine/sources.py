@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 from omegaconf import DictConfig
 
 from i0t import runs
@@ -53,6 +54,17 @@ class LazyEncoder:
 
         return build_encoder(self.cfg, self.checkpoint)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether one process does it all; several must decide together what is in the cache."""
+        trainer = self.cfg.trainer
+        return trainer.get("devices") == 1 and trainer.get("num_nodes") == 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where collectives work."""
+        return torch.device("cpu") if self.is_alone else self.encoder.trainer.strategy.root_device
+
     def request(self) -> dict[str, Any]:
         """What decides about the model, without building it."""
         path = self.cfg.ckpt_path
@@ -61,6 +73,7 @@ class LazyEncoder:
             "checkpoint": None if path is None else [str(Path(path).absolute()), stamp(path)],
             "precision": str(self.cfg.trainer.get("precision")),
             "seed": self.cfg.seed,  # of a model without weights
+            "folder": str(Path.cwd()),  # where relative paths begin
         }
 
 
@@ -91,7 +104,7 @@ class Source:
             with_relevant_pairs: For a split that is measured.
         """
         request = {**self.lazy_encoder.request(), "data": self.node, "split": split}
-        found = self.cache.recall(request)
+        found = self.cache.recall(request) if self.lazy_encoder.is_alone else None
         if found is not None:
             self._recalled = True
             return found
