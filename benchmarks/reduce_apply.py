@@ -1,4 +1,4 @@
-"""`i0t-reduce apply` beside copying the same file: time and memory, in alternation.
+"""`i0t-reduce apply` beside copying the same file: time, processor time and memory, in alternation.
 
     python benchmarks/reduce_apply.py                     # 500,000 x 512 in half precision, 0.5 GB
     python benchmarks/reduce_apply.py --rows 5000000      # the full figure: two files of 5.1 GB for a while
@@ -6,13 +6,16 @@
 Both commands run as processes of their own, so that start-up and imports count. Memory is the largest resident set of
 the process as the system saw it (`VmHWM`, looked up every 10 ms; pages of mapped files included). Before each run the
 input is read once, so that it comes from the page cache if it fits; after each the output is removed and the disk
-waited for, outside the time (with `--sync` inside it).
+waited for, outside the time (with `--sync` inside it). User and system seconds are those of all cores together: where
+they add up to less than the time, the process waited, and where those of the copy vary, the machine does.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -43,9 +46,18 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-c", "from i0t.reduce import main; main()", *map(str, arguments)]
 
 
-def run(arguments: list[str], output: Path, *, sync: bool) -> tuple[float, float]:
+@dataclasses.dataclass
+class Run:
     """Seconds and MiB of one run."""
-    started = time.perf_counter()
+
+    seconds: float
+    user: float
+    system: float
+    memory: float
+
+
+def run(arguments: list[str], output: Path, *, sync: bool) -> Run:
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
     memory = 0.0
     while process.poll() is None:
@@ -53,12 +65,12 @@ def run(arguments: list[str], output: Path, *, sync: bool) -> tuple[float, float
         time.sleep(0.01)
     if sync:
         os.sync()
-    seconds = time.perf_counter() - started
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode != 0:
         raise SystemExit(f"{arguments} failed")
     output.unlink()
     os.sync()
-    return seconds, memory
+    return Run(seconds, after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, memory)
 
 
 def peak_memory(pid: int) -> float:
@@ -88,11 +100,12 @@ def check(folder: Path, output: Path, num_rows: int) -> float:
     return float((np.abs(found - expected) / np.spacing(np.abs(expected).astype(np.float16))).max())
 
 
-def report(name: str, values: list[tuple[float, float]]) -> None:
-    seconds = [value[0] for value in values]
-    memory = max(value[1] for value in values)
+def report(name: str, runs: list[Run]) -> None:
+    seconds = [run.seconds for run in runs]
+    user, system = (statistics.median(getattr(run, part) for run in runs) for part in ("user", "system"))
     print(
-        f"{name:<18} {statistics.median(seconds):6.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), {memory:6.0f} MiB"
+        f"{name:<18} {statistics.median(seconds):6.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), "
+        f"user {user:.2f} s, system {system:.2f} s, {max(run.memory for run in runs):.0f} MiB"
     )
 
 
@@ -122,7 +135,7 @@ def main() -> None:
             reducing.append(run(apply, output, sync=options.sync))
         report("cp", copying)
         report("i0t-reduce apply", reducing)
-        ratios = [ours[0] / theirs[0] for ours, theirs in zip(reducing, copying, strict=True)]
+        ratios = [ours.seconds / theirs.seconds for ours, theirs in zip(reducing, copying, strict=True)]
         print(f"ratio of times     {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 

@@ -165,6 +165,7 @@ def test_a_reducer_of_the_user_is_found_by_its_config(folder, monkeypatch):
 def test_apply_equals_the_plain_formula(folder, monkeypatch, stored, wanted, torch_converts):
     monkeypatch.setattr(apply, "READ_VALUES", 50 * DIM)  # 7 reads, the last of one row
     monkeypatch.setattr(apply, "BLOCK_VALUES", 8 * DIM)
+    monkeypatch.setattr(apply, "TORCH_BLOCK_VALUES", 9 * DIM)
     monkeypatch.setattr(apply, "TORCH_VALUES", 0 if torch_converts else 10**9)
     image = rows(301).astype(stored)
     np.save("in.npy", image)
@@ -179,8 +180,11 @@ def test_apply_equals_the_plain_formula(folder, monkeypatch, stored, wanted, tor
     assert (np.abs(out - expected) <= 2e-7 + (half_step if out.dtype == np.float16 else 0)).all()
 
 
-def test_half_precision_is_rounded_as_numpy_does_whoever_converts(folder, monkeypatch):
-    saved = fit("--image", "image.npy")
+@pytest.mark.parametrize("reducer", ["posthoc gap_reducer.fit_split=train", "async_bn gap_reducer.epochs=0"])
+def test_torch_and_numpy_give_the_same_bits(folder, monkeypatch, reducer):
+    saved = fit("--image", "image.npy", reducer=f"gap_reducer={reducer}".split())
+    assert (saved.maps["image"].scale == 1).all() == reducer.startswith("posthoc")
+    monkeypatch.setattr(npy_rows, "WRITE_BYTES", 100)  # not a whole number of rows
     for limit in (0, 10**9):
         monkeypatch.setattr(apply, "TORCH_VALUES", limit)
         main(["apply", "r.safetensors", "--image", "image.npy", "--output", "out.npy", "--overwrite"])

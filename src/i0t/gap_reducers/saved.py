@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,27 +45,36 @@ class AffineMap:
     scale: np.ndarray
     shift: np.ndarray
 
-    def apply_in_place(self, rows: np.ndarray, *, what: str = "", first_row: int = 0) -> None:
+    def apply_in_place(
+        self,
+        rows: np.ndarray,
+        *,
+        what: str = "",
+        first_row: int = 0,
+        view: Callable[[np.ndarray], Any] = np.asarray,
+    ) -> None:
         """Reduces rows where they lie.
 
         Args:
             rows: ``(N, D)`` float32 or float64, contiguous; a block that fits the cache is fastest.
             what: Modality, for the message.
             first_row: Number of the first row, for the message.
+            view: Of an array in a library that is to scale and add in NumPy's place, as ``torch.from_numpy``.
 
         Raises:
             ValueError: If a row is zero, NaN or infinite, or nothing is left of it.
         """
+        values = view(rows)
         norms = _norms(rows)
         _check_norms(norms, f"{what} features", MIN_NORM, first_row)
-        rows *= (1 / norms)[:, None]
+        values *= view((1 / norms)[:, None])
         if not (self.scale == 1).all():
-            rows *= self.scale.astype(rows.dtype)
+            values *= view(self.scale.astype(rows.dtype))
         if self.shift.any():
-            rows += self.shift.astype(rows.dtype)
+            values += view(self.shift.astype(rows.dtype))
         norms = _norms(rows)
         _check_norms(norms, f"reduced {what} features", MIN_REDUCED_NORM, first_row)
-        rows *= (1 / norms)[:, None]
+        values *= view((1 / norms)[:, None])
 
 
 @dataclass(frozen=True)

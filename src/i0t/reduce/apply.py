@@ -6,10 +6,14 @@ Shapes: N rows, D embedding width.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
+import sys
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,8 +22,9 @@ from i0t.gap_reducers import SavedReducer, load
 from i0t.gap_reducers.saved import BLOCK_VALUES, AffineMap
 from i0t.reduce.npy_rows import Buffers, NpyRows, NpyWriter, written_aside
 
-READ_VALUES = 2**21  # of a read and a write: 4 MiB in half precision, 16 blocks of work
+READ_VALUES = 2**20  # of a read and a write: 2 MiB in half precision
 TORCH_VALUES = 2**27  # of a file in half precision from which torch's faster conversion is worth its import
+TORCH_BLOCK_VALUES = 2**18  # worked on at once: smaller blocks stay in the cache, but threads then wait for each other
 
 
 def apply(options: argparse.Namespace) -> str:
@@ -91,13 +96,13 @@ def apply_to_npy(
 def _reduce_all(
     rows: NpyRows, writer: NpyWriter, affine: AffineMap, modality: str, dtype: np.dtype, threads: int
 ) -> None:
-    """Reads, reduces and writes blocks; each thread has buffers of its own, and NumPy lets the others run."""
+    """Reads, reduces and writes blocks; each thread has buffers of its own, and NumPy and torch let the others run."""
     width = rows.shape[1]
-    num_read, num_work = max(1, READ_VALUES // width), max(1, BLOCK_VALUES // width)
     work_dtype = np.dtype(np.float64 if rows.dtype.itemsize > 4 else np.float32)
+    with_torch = np.float16 in (rows.dtype, dtype) and rows.dtype.isnative and len(rows) * width >= TORCH_VALUES
+    view, copy = _torch_functions() if with_torch else (np.asarray, np.copyto)
+    num_read, num_work = (max(1, n // width) for n in (READ_VALUES, TORCH_BLOCK_VALUES if with_torch else BLOCK_VALUES))
     buffers = Buffers((num_read, rows.dtype), (num_read, dtype), (num_work, work_dtype), width=width)
-    with_torch = len(rows) * width >= TORCH_VALUES
-    load_block, store_block = _copier(rows.dtype, work_dtype, with_torch), _copier(work_dtype, dtype, with_torch)
 
     def reduce(start: int) -> None:
         count = min(num_read, len(rows) - start)
@@ -107,32 +112,51 @@ def _reduce_all(
         for first in range(0, count, num_work):
             part = slice(first, first + num_work)
             block = work[: len(source[part])]  # the same memory each time, so that it stays in the cache
-            load_block(block, source[part])
-            affine.apply_in_place(block, what=modality, first_row=start + first)
-            store_block(target[part], block)
+            copy(block, source[part])
+            affine.apply_in_place(block, what=modality, first_row=start + first, view=view)
+            copy(target[part], block)
         writer.write(target, start)
 
-    with ThreadPoolExecutor(threads) as pool:
-        starts = range(0, len(rows), num_read)
-        futures = [pool.submit(reduce, start) for start in starts]
-        try:
-            for future in futures:
-                future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    _for_each(reduce, range(0, len(rows), num_read), threads)
 
 
-def _copier(source: np.dtype, target: np.dtype, with_torch: bool) -> Callable[[np.ndarray, np.ndarray], Any]:
-    """``copy(to, from)`` between types: torch converts half precision with vector instructions, NumPy one by one."""
-    if not with_torch or np.float16 not in (source, target) or not source.isnative:
-        return np.copyto
-    import torch
+def _torch_functions() -> tuple[Callable[[np.ndarray], Any], Callable[[np.ndarray, np.ndarray], Any]]:
+    """``np.asarray`` and ``np.copyto`` of torch: its vector instructions convert half precision and scale rows."""
+    torch = _import_torch()
+    torch.set_num_threads(1)  # the blocks are what runs side by side
 
     def copy(to: np.ndarray, values: np.ndarray) -> None:
         torch.from_numpy(to).copy_(torch.from_numpy(values))
 
-    torch.set_num_threads(1)  # the blocks are what runs side by side
-    return copy
+    return torch.from_numpy, copy
+
+
+def _import_torch() -> ModuleType:
+    """Without looking for garbage among its many objects, now or at exit, which takes a quarter of its time."""
+    is_first, was_enabled = "torch" not in sys.modules, gc.isenabled()
+    gc.disable()
+    import torch
+
+    if is_first:
+        gc.freeze()
+    if was_enabled:
+        gc.enable()
+    return torch
+
+
+def _for_each(work: Callable[[int], None], starts: range, threads: int) -> None:
+    """Calls ``work`` with each start, in several threads; the first that fails ends it all."""
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[None]] = deque()  # a few at a time, as there may be millions
+        try:
+            for start in starts:
+                if len(pending) == 2 * threads:
+                    pending.popleft().result()
+                pending.append(pool.submit(work, start))
+            for future in pending:
+                future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _apply_to_set(reducer: SavedReducer, path: Path, output: Path, *, dtype: np.dtype | None) -> str:

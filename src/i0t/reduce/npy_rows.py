@@ -21,6 +21,10 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Linux gives a large write large pages, and those that are free in a virtual machine are often not backed by memory
+# yet: after other files were removed, writing 5 GB in 4 MiB took 15 s, and 3 s like this.
+WRITE_BYTES = 2**17
+
 
 class NpyRows:
     """An ``.npy`` of floating rows, open for reading from several threads.
@@ -120,6 +124,7 @@ class NpyWriter:
             np.lib.format.write_array_header_1_0(header, description)
             self._offset = header.tell()
         self._file = file
+        self._writing = threading.Lock()
         self._row_bytes = shape[1] * dtype.itemsize
         os.ftruncate(file, self._offset + shape[0] * self._row_bytes)
 
@@ -127,9 +132,10 @@ class NpyWriter:
         """Writes a contiguous block of rows from row ``start``."""
         rest = block.view(np.uint8).reshape(-1).data
         position = self._offset + start * self._row_bytes
-        while rest:
-            num_bytes = os.pwritev(self._file, [rest], position)
-            rest, position = rest[num_bytes:], position + num_bytes
+        with self._writing:  # the system lets one write at a time to a file, and the others would spin, not sleep
+            while rest:
+                num_bytes = os.pwritev(self._file, [rest[:WRITE_BYTES]], position)
+                rest, position = rest[num_bytes:], position + num_bytes
 
 
 @contextlib.contextmanager
