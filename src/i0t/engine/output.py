@@ -96,9 +96,7 @@ def write(
     if differences:
         _write_table(run_dir / "differences", DifferenceTable(differences))
     if cfg.report:
-        _write_report(
-            run_dir, f"{cfg.name}: {split} split", rows, embeddings, images, history, prompts + of_data, environment
-        )
+        _write_report(run_dir, f"{cfg.name}: {split} split", rows, embeddings, images, history, prompts, environment)
     about = _about(split, rows, differences, embeddings, environment)
     runs.write_json(run_dir / runs.METRICS_FILE, numbers | about)
     console.print(f"numbers:  {run_dir / runs.METRICS_FILE}", soft_wrap=True, highlight=False)

@@ -104,7 +104,7 @@ def projection_group(embeddings: EmbeddingSet, states: Sequence[EmbeddingState])
         alt = f"Images and texts of {state.name} in two principal components"
         panels.append(Panel(f"projection_{number}_{_slug(state.name)}.png", png_bytes(figure), alt))
     shown = (
-        f"{len(image_rows):,} images (circles) and a text of each (triangles), joined by a line"
+        f"{len(image_rows):,} pairs, images as circles and their texts as triangles, joined by a line"
         if paired
         else f"{len(image_rows):,} images (circles) and {len(text_rows):,} texts (triangles); no pairs are "
         "known, so no lines join them"

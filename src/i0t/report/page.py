@@ -72,7 +72,10 @@ def write_report(
         table=_table_context(rows),
         differences=_differences_context(rows),
         protocols=dict(rows[0].protocols) if rows else {},
-        warnings=[(row.name, note) for row in rows for note in row.notes],
+        warnings=[
+            *(("data", str(note)) for note in embeddings.provenance.get("warnings", ())),
+            *((row.name, note) for row in rows for note in row.notes),
+        ],
         training=_group_context(training) if training else None,
         examples=examples,
         groups=[_group_context(group) for group in groups],
