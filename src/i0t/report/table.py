@@ -39,8 +39,8 @@ _MEANINGS = MappingProxyType(
         "modality; 0 is no gap",
         "retrieval/i2t_r1": "share of images whose nearest text is a true one",
         "retrieval/t2i_r1": "share of texts whose nearest image is a true one",
-        "retrieval_1_caption/i2t_r1": "the same where only the first caption of every image is there",
-        "retrieval_1_caption/t2i_r1": "the same where only the first caption of every image is there",
+        "retrieval_1_caption/i2t_r1": "I→T R@1 where only the first caption of every image is there",
+        "retrieval_1_caption/t2i_r1": "T→I R@1 where only the first caption of every image is there",
     }
 )
 _ZERO_SHOT_MEANING = "zero-shot accuracy: share of images whose label is named by the nearest prompt"
