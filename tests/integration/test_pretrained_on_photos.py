@@ -213,7 +213,7 @@ def test_a_relative_path_means_another_file_in_another_folder(world, tmp_path, o
         torch.manual_seed(number)
         torch.save(open_clip.model.CLIP(**SMALL).state_dict(), folder / "w.pt")
         monkeypatch.chdir(folder)
-        numbers = evaluate(world, folder / "run", "model.pretrained=w.pt")
+        numbers = evaluate(world, tmp_path / f"run{number}", "model.pretrained=w.pt")
         gaps.append(numbers["test/none/gap/centroid_distance"])
     assert gaps[0] != gaps[1]
 
