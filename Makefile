@@ -48,6 +48,7 @@ bench: $(STAMP)  ## this project beside its peers, in one run each
 	$(BIN)/python benchmarks/cached_evaluation.py
 	$(BIN)/python benchmarks/reduce_apply.py
 	$(BIN)/python benchmarks/image_decode.py
+	$(BIN)/python benchmarks/stage_two.py
 
 clean:  ## remove the environment and caches, not your runs
 	rm -rf $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

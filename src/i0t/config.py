@@ -33,6 +33,10 @@ from i0t.config_errors import ConfigError, explain, nearest
 # Prefixes of `_target_` that the user trusts in checkpoints, separated by commas.
 TRUST_VARIABLE = "I0T_TRUSTED"
 _FIT_DATA = re.compile(r"^\+?([\w.]+\.fit_data)=(?!null$)")
+# Groups whose files set values of the whole config.
+_FILES_OF_VALUES = ("experiment", "sweep")
+# What these files may add to: the varied keys, and what happens at the end of a multirun.
+_FREE_KEYS = ("hydra.sweeper.params.", "hydra.callbacks.")
 # What to write for values that a user must give; the key is the last part of the value's name.
 HINTS = {
     "fit_split": "train, val or test; fitted on test, a row's numbers are transductive",
@@ -62,6 +66,10 @@ class TrainConfig:
     evaluation: Any = MISSING
     paths: Any = MISSING
     report: bool = True
+    ckpt_path: str | None = None
+    encoders: str = "trained"
+    views: int = 1
+    decay_all: bool = False
     resume: str | None = None
     row: str | None = None  # name of the run's own reducer in the table; kept for a resumed run
 
@@ -130,13 +138,14 @@ def check_command(command: Command) -> list[DictConfig]:
 
 def _check_jobs(command: Command, loader: ConfigLoaderImpl) -> list[DictConfig]:
     if not command.multirun:
-        return [_check_job(loader, command.config_name, command.overrides, RunMode.RUN)]
+        return [_check_job(loader, command.config_name, command.overrides, RunMode.RUN, {})]
     with explain(loader, command.config_name, command.overrides):
         first = loader.load_configuration(command.config_name, command.overrides, run_mode=RunMode.MULTIRUN)
         params = [f"{key}={value}" for key, value in (first.hydra.sweeper.get("params") or {}).items()]
         parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *command.overrides])
         jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
-    return [_check_job(loader, command.config_name, job, RunMode.MULTIRUN) for job in jobs]
+    baselines: dict[tuple[str, ...], DictConfig] = {}
+    return [_check_job(loader, command.config_name, job, RunMode.MULTIRUN, baselines) for job in jobs]
 
 
 def compose(config_name: str, overrides: Sequence[str] = (), *, config_dir: str | None = None) -> DictConfig:
@@ -168,10 +177,21 @@ def _loader(command: Command) -> ConfigLoaderImpl:
     return loader
 
 
-def _check_job(loader: ConfigLoaderImpl, config_name: str, overrides: list[str], run_mode: RunMode) -> DictConfig:
+def _check_job(
+    loader: ConfigLoaderImpl,
+    config_name: str,
+    overrides: list[str],
+    run_mode: RunMode,
+    baselines: dict[tuple[str, ...], DictConfig],
+) -> DictConfig:
+    """Composes and checks one job; jobs of the same choices share a baseline."""
     with explain(loader, config_name, overrides):
         config = loader.load_configuration(config_name, overrides, run_mode=run_mode)
-    baseline = _baseline(loader, config_name, overrides, run_mode)
+    choices = _choices(loader, overrides)
+    if tuple(choices) not in baselines:
+        with explain(loader, config_name, choices):
+            baselines[tuple(choices)] = loader.load_configuration(config_name, choices, run_mode=run_mode)
+    baseline = baselines[tuple(choices)]
     _check_keys_and_types(config, baseline, added=[o.lstrip("+").split("=")[0] for o in overrides if o[0] == "+"])
     missing = [key for key, (value, _) in _leaves(config) if value == "???" and not key.startswith("hydra.")]
     if missing:
@@ -187,18 +207,20 @@ def _on_one_device(trainer: DictConfig) -> bool:
     return trainer.get("devices") == 1 and trainer.get("num_nodes") == 1
 
 
-def _baseline(loader: ConfigLoaderImpl, config_name: str, overrides: list[str], run_mode: RunMode) -> DictConfig:
-    """The same group choices without any value of the experiment or the command line: the valid keys and types."""
+def _choices(loader: ConfigLoaderImpl, overrides: list[str]) -> list[str]:
+    """The choices of groups alone, without any value of experiment, sweep or command line.
+
+    What they compose has the valid keys and types.
+    """
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
     kept = []
     for override in parsed:
         key, text = override.key_or_group, str(override.input_line)
-        if key == "experiment" and override.value() is not None:
-            kept.append(f"{text.partition('=')[0]}={_without_values(loader, str(override.value()))}")
+        if key in _FILES_OF_VALUES and override.value() is not None:
+            kept.append(f"{text.partition('=')[0]}={_without_values(loader, key, str(override.value()))}")
         elif override.package is not None or key in _groups(loader, key):
             kept.append(text)
-    with explain(loader, config_name, kept):
-        return loader.load_configuration(config_name, kept, run_mode=run_mode)
+    return kept
 
 
 def _groups(loader: ConfigLoaderImpl, key: str) -> list[str]:
@@ -206,14 +228,19 @@ def _groups(loader: ConfigLoaderImpl, key: str) -> list[str]:
     return [f"{parent}/{name}" if parent else name for name in loader.list_groups(parent)]
 
 
-def _without_values(loader: ConfigLoaderImpl, experiment: str) -> str:
-    """Stores the experiment's defaults list alone under another name, and returns that name."""
-    result = loader.repository.load_config(f"experiment/{experiment}")
+def _without_values(loader: ConfigLoaderImpl, group: str, choice: str) -> str:
+    """Stores the defaults list of an experiment or sweep alone under another name, and returns that name."""
+    result = loader.repository.load_config(f"{group}/{choice}")
     if result is None:
-        return experiment  # composing it reports the missing file
-    name = f"{experiment}__defaults_only"
+        return choice  # composing it reports the missing file
+    name = f"{choice}__defaults_only"
     defaults = [_as_plain_default(d) for d in result.defaults_list or []]
-    ConfigStore.instance().store(group="experiment", name=name, node={"defaults": defaults}, package="_global_")
+    for at, default in enumerate(defaults):
+        if isinstance(default, dict) and "override /experiment" in default:  # a sweep names what it varies
+            default["override /experiment"] = _without_values(loader, "experiment", default["override /experiment"])
+        elif isinstance(default, str) and default != "_self_" and "/" not in default:  # the parent in the same group
+            defaults[at] = _without_values(loader, group, default)
+    ConfigStore.instance().store(group=group, name=name, node={"defaults": defaults}, package="_global_")
     return name
 
 
@@ -230,7 +257,7 @@ def _as_plain_default(default: Any) -> Any:
 def _check_keys_and_types(config: DictConfig, baseline: DictConfig, added: Sequence[str]) -> None:
     valid = dict(_leaves(baseline))
     for key, (value, _) in _leaves(config):
-        if any(key == a or key.startswith(f"{a}.") for a in added) or key.startswith("hydra.sweeper.params."):
+        if any(key == a or key.startswith(f"{a}.") for a in added) or key.startswith(_FREE_KEYS):
             continue
         if key not in valid:
             if value is None and any(name.startswith(f"{key}.") for name in valid):
@@ -345,7 +372,7 @@ def help_text(config_name: str, config_dir: str | None) -> str:
     """
     groups: dict[str, list[str]] = {}
     for root in [conf_dir(), *([Path(config_dir)] if config_dir else [])]:
-        for file in sorted(root.rglob("*.yaml")):
+        for file in sorted({*root.rglob("*.yaml"), *(root / "sweep").glob("*.yaml")}):  # a link in a checkout
             group = file.parent.relative_to(root).as_posix()
             if group not in (".", "hydra", "paths"):
                 groups.setdefault(group, []).append(file.stem)

@@ -24,8 +24,9 @@ from torch import Tensor
 from i0t import __version__
 from i0t.embeddings import EmbeddingSet, PromptTable
 from i0t.features import Features
+from i0t.judgements import Judgements
 
-FORMAT = 1
+FORMAT = 2
 INDEX_FILE = "index.json"
 REST_FILE = "rest.safetensors"
 SHARD_IMAGES = 1024  # rows of a shard: what one process encodes, and encodes again after an interruption
@@ -96,6 +97,8 @@ def write_index(folder: Path, embeddings: EmbeddingSet, *, loose_texts: tuple[Te
             tensors[key] = value
     for name, table in embeddings.prompts.items():
         tensors |= {f"prompts/{name}/features": table.features, f"prompts/{name}/mask": table.mask}
+    if embeddings.judgements is not None:
+        tensors |= {f"judgements/{name}": part for name, part in embeddings.judgements.tensors().items()}
     _write_tensors(folder / REST_FILE, tensors)
     files = [shard_file(number) for number in range(num_shards(embeddings.num_images))] + [REST_FILE]
     index = {
@@ -114,6 +117,7 @@ def write_index(folder: Path, embeddings: EmbeddingSet, *, loose_texts: tuple[Te
             name: {"class_names": t.class_names, "aggregate": t.aggregate, "description": t.description}
             for name, t in embeddings.prompts.items()
         },
+        "judgements": None if embeddings.judgements is None else embeddings.judgements.about(),
         "provenance": dict(embeddings.provenance),
     }
     aside = folder / f".{INDEX_FILE}.{os.getpid()}"
@@ -170,6 +174,7 @@ def load_set(folder: str | Path, *, verify: bool = False) -> EmbeddingSet:
             image_ids=_as_tuple(index["image_ids"]),
             captions=_as_tuple(index["captions"]),
             prompts={name: _prompt_table(name, about, rest) for name, about in index["prompts"].items()},
+            judgements=_judgements(index["judgements"], rest),
             provenance=index["provenance"],
         )
     except (KeyError, TypeError, RuntimeError, IndexError, AttributeError, ValueError) as error:
@@ -256,6 +261,13 @@ def _prompt_table(name: str, about: Mapping[str, Any], rest: Mapping[str, Tensor
         aggregate=about["aggregate"],
         description=about["description"],
     )
+
+
+def _judgements(about: dict[str, Any] | None, rest: Mapping[str, Tensor]) -> Judgements | None:
+    if about is None:
+        return None
+    prefix = "judgements/"
+    return Judgements.restored({n.removeprefix(prefix): t for n, t in rest.items() if n.startswith(prefix)}, about)
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

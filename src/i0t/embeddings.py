@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from i0t.judgements import Judgements
+
 _CHECKED_ROWS = 8192
 
 
@@ -54,6 +56,7 @@ class EmbeddingSet:
         image_ids: N identifiers, or ``None``.
         captions: M captions, or ``None``.
         prompts: Label name to its prompt table.
+        judgements: Captions that people have judged, or ``None``.
         provenance: Where this came from (model, data set, split, library version); plain containers.
 
     Raises:
@@ -72,6 +75,7 @@ class EmbeddingSet:
     image_ids: tuple[str, ...] | None = None
     captions: tuple[str, ...] | None = None
     prompts: Mapping[str, PromptTable] = field(default_factory=dict)
+    judgements: Judgements | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,6 +95,8 @@ class EmbeddingSet:
                 raise ValueError(f"{name} has {len(values)} entries for {self.num_images} images")
         if self.captions is not None and len(self.captions) != self.num_texts:
             raise ValueError(f"captions has {len(self.captions)} entries for {self.num_texts} texts")
+        if self.judgements is not None:
+            self._check_pairs("judgements.candidates", self.judgements.candidates)
 
     def _check_pairs(self, name: str, pairs: Tensor) -> None:
         if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype != torch.int64:
@@ -189,7 +195,7 @@ class EmbeddingSet:
             rows: ``(K,)`` int64 image rows, without repeats.
 
         Returns:
-            A set of K images; texts paired with none of them are left out. Prompt tables stay whole.
+            A set of K images; texts paired with none of them and judgements are left out. Prompt tables stay whole.
         """
         new_image = torch.full((self.num_images,), -1, dtype=torch.int64)
         new_image[rows] = torch.arange(len(rows))
@@ -212,6 +218,7 @@ class EmbeddingSet:
             groups=None if self.groups is None else self.groups[rows],
             image_ids=None if self.image_ids is None else tuple(self.image_ids[i] for i in rows.tolist()),
             captions=None if self.captions is None else tuple(self.captions[i] for i in text_rows.tolist()),
+            judgements=None,
         )
 
 

@@ -35,9 +35,13 @@ def encode_loader(model: ClipModel, loader: DataLoader[Batch], device: torch.dev
     """Encodes this rank's share of a loader in eval mode and puts the mode back."""
     training = model.training
     model.eval()
-    parts = [encode_batch(model, Batch(*(tensor.to(device) for tensor in batch))) for batch in loader]
+    parts = [encode_batch(model, _moved(batch, device)) for batch in loader]
     model.train(training)
     return Features.cat(parts)
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    return Batch(**{name: part.to(device) for name, part in batch._asdict().items() if part is not None})
 
 
 @torch.no_grad()
@@ -128,6 +132,7 @@ def assemble(
         image_ids=None if info.image_ids is None else _take(info.image_ids, image_rows),
         captions=captions,
         prompts=prompts or {},
+        judgements=info.judgements if whole else None,
         provenance=dict(info.provenance),
     )
 

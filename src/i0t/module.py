@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -22,6 +22,22 @@ from i0t.models.base import ClipModel, ClipOutput
 CHECKPOINT_KEY = "i0t"
 
 
+class View(NamedTuple):
+    """One encoding of a batch of B pairs.
+
+    Attributes:
+        output: Raw features and logits.
+        image: ``(B, D)`` unit rows after the reducer.
+        text: ``(B, D)`` unit rows after the reducer.
+        short: Further arguments of the loss: the first sentences' features, where the batch has them.
+    """
+
+    output: ClipOutput
+    image: Tensor
+    text: Tensor
+    short: dict[str, Tensor]
+
+
 class ClipModule(pl.LightningModule):
     """``model -> gap_reducer -> loss`` for training and validation, ``model`` alone for encoding.
 
@@ -35,6 +51,11 @@ class ClipModule(pl.LightningModule):
         optimizer: Makes the optimizer from parameter groups; ``None`` for a module that only encodes.
         scheduler: Makes the schedule from the optimizer, given ``num_steps``.
         config: Plain containers, saved in every checkpoint.
+        num_views: How often every batch is encoded, with other dropout each time; the loss is averaged over all
+            pairings of an image view and a text view (MCSIE: I0T, arXiv 2412.14384, §4.1, and its code).
+        decay_all: Decay every parameter, as I0T does; else matrices and kernels only, as open_clip does.
+        encoder_weights: Hash of frozen encoders, saved in every checkpoint, so that the reducer that was trained on
+            them is never used with others.
 
     DDP:
         Losses and batch statistics are those of the global batch (see ``i0t.losses``); logged losses are averaged
@@ -50,8 +71,14 @@ class ClipModule(pl.LightningModule):
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
         config: Mapping[str, Any],
+        num_views: int = 1,
+        decay_all: bool = False,
+        encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
+        self.num_views = num_views
+        self.decay_all = decay_all
+        self.encoder_weights = encoder_weights
         self.model = model
         self.gap_reducer = gap_reducer
         self.loss = loss
@@ -83,16 +110,33 @@ class ClipModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, with its parts logged."""
-        output = self.model(batch.images, batch.tokens)
-        parts = self.loss(*self.reduce(output), output.logit_scale, output.logit_bias)
+        views = [self._view(batch) for _ in range(self.num_views)]
+        parts = mean_of_parts([self._loss(image, text) for image in views for text in views])
         self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()}, sync_dist=True)
-        self.log("train/temperature", 1 / output.logit_scale.detach())
+        self.log("train/temperature", 1 / self.model.logits()[0].detach())
         self.log("progress/samples_seen", float((self.global_step + 1) * len(batch.images) * self.trainer.world_size))
         return parts["loss"]
 
+    def _view(self, batch: Batch) -> View:
+        """Encodes and reduces a batch once."""
+        output = self.model(batch.images, batch.tokens)
+        image, text = self.reduce(output)
+        if batch.short_tokens is None:
+            return View(output, image, text, {})
+        short = self.gap_reducer.reduce_text(self.model.encode_text(batch.short_tokens))
+        return View(output, image, text, {"short_text_features": short})
+
+    def _loss(self, image_view: View, text_view: View) -> dict[str, Tensor]:
+        """The loss of one view's images with one view's texts."""
+        output = image_view.output
+        parts: dict[str, Tensor] = self.loss(
+            image_view.image, text_view.text, output.logit_scale, output.logit_bias, **text_view.short
+        )
+        return parts
+
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Keeps the temperature within CLIP's bound."""
-        if self.model.max_logit_scale is not None:
+        """Keeps a temperature that is trained within CLIP's bound."""
+        if self.model.max_logit_scale is not None and self.model.log_logit_scale.requires_grad:
             with torch.no_grad():
                 self.model.log_logit_scale.clamp_(max=math.log(self.model.max_logit_scale))
 
@@ -120,11 +164,12 @@ class ClipModule(pl.LightningModule):
         return encode_batch(self.model, batch)
 
     def configure_optimizers(self) -> Any:
-        """Weight decay on matrices and kernels only, as in open_clip; the schedule runs per step."""
+        """Parameter groups with and without weight decay; the schedule runs per step."""
         assert self.make_optimizer is not None, "this module was built to encode, not to train"
         trained = [p for p in self.parameters() if p.requires_grad]
-        matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
-        optimizer = self.make_optimizer([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}])
+        decayed = [p for p in trained if self.decay_all or p.ndim >= 2]
+        others = [p for p in trained if not self.decay_all and p.ndim < 2]
+        optimizer = self.make_optimizer([{"params": decayed}, {"params": others, "weight_decay": 0.0}])
         if self.make_scheduler is None:
             return {"optimizer": optimizer}
         schedule = self.make_scheduler(optimizer, num_steps=int(self.trainer.estimated_stepping_batches))
@@ -132,4 +177,9 @@ class ClipModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the plain config, so that the checkpoint alone rebuilds the model."""
-        checkpoint[CHECKPOINT_KEY] = {"config": self.config}
+        checkpoint[CHECKPOINT_KEY] = {"config": self.config, "encoder_weights": self.encoder_weights}
+
+
+def mean_of_parts(losses: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of several losses, part by part."""
+    return {name: sum((parts[name] for parts in losses[1:]), losses[0][name]) / len(losses) for name in losses[0]}

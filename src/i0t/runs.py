@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 
 from i0t import __version__
-from i0t.config import Command, check_targets
+from i0t.config import Command, check_targets, conf_dir
 from i0t.config_errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
@@ -31,6 +32,7 @@ _BESIDE_RESUME = ("resume", "name", "hydra.job.name", "hydra.run.dir", "hydra.ou
 # What Hydra puts into a run folder before the run starts.
 _FIRST_FILES = {".hydra", "i0t.log"}
 _FROM_CHECKPOINT = "from_checkpoint"
+_NOTHING = (None, "null", "")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -81,18 +83,19 @@ def _git_commit() -> str | None:
 
 
 def prepare_training(command: Command) -> Command:
-    """Turns ``resume=`` into the saved config and folder of the run that goes on.
+    """Turns ``resume=`` into the saved config and folder of the run that goes on, ``ckpt_path=`` into its model.
 
     Returns:
-        The command unchanged without ``resume``; else one that composes the saved config in the run's own folder.
+        With ``resume``, a command that composes the saved config in the run's own folder; with ``ckpt_path`` and no
+        model on the command line, one with the checkpoint's own; else the command unchanged.
 
     Raises:
         ConfigError: If there is nothing to resume, or an override would change the resumed run.
     """
     given = _given(command.overrides)
     resume = given.get("resume")
-    if resume in (None, "null", ""):
-        return command
+    if resume in _NOTHING:
+        return _from_stage_one(command, given)
     others = [o for o in command.overrides if o.split("=")[0].lstrip("+") not in _BESIDE_RESUME]
     if others or command.multirun:
         raise ConfigError(
@@ -107,6 +110,37 @@ def prepare_training(command: Command) -> Command:
     ConfigStore.instance().store(name="resumed_train", node=node)
     kept = [o for o in command.overrides if o.startswith("hydra.") and not o.startswith("hydra.run.dir")]
     return Command("resumed_train", [*kept, f"hydra.run.dir={quoted(folder)}"], command.config_dir)
+
+
+def _from_stage_one(command: Command, given: Mapping[str, str]) -> Command:
+    """Makes the model of ``ckpt_path`` the run's model, unless the user names one (which then must fit)."""
+    path = given.get("ckpt_path")
+    if path in _NOTHING or any(_is_of_model(override) for override in command.overrides):
+        return command
+    node = _checkpoint_config(command, str(path))["model"]
+    check_targets(node, str(path))
+    ConfigStore.instance().store(group="model", name=_FROM_CHECKPOINT, node=node)
+    overrides = [*command.overrides, f"model={_FROM_CHECKPOINT}"]
+    return Command(command.config_name, overrides, command.config_dir, command.multirun)
+
+
+def _is_of_model(override: str) -> bool:
+    return override.lstrip("+~").startswith(("model=", "model."))
+
+
+def _checkpoint_config(command: Command, path: str) -> dict[str, Any]:
+    """The config in the checkpoint; of several, which a sweep goes through, the one config that they share.
+
+    Raises:
+        ConfigError: If they are not of one model.
+    """
+    paths = path.split(",") if command.multirun else [path]
+    configs = [read_checkpoint(Path(p.strip("'\" ")))[CHECKPOINT_KEY]["config"] for p in paths]
+    for other_path, other in zip(paths[1:], configs[1:], strict=True):
+        if other["model"] != configs[0]["model"]:
+            raise ConfigError(f"ckpt_path: {paths[0]} and {other_path} hold different models; sweep each for itself")
+    first: dict[str, Any] = configs[0]
+    return first
 
 
 def _saved_config(folder: Path) -> dict[str, Any]:
@@ -158,25 +192,34 @@ def prepare_evaluation(command: Command) -> Command:
     """
     given = _given(command.overrides)
     path = given.get("ckpt_path")
-    if path in (None, "null", ""):
-        if "data" not in given and "experiment" not in given:
+    if path in _NOTHING:
+        if not ({"data", "experiment", "sweep"} & given.keys() or _evaluation_brings_data(command, given)):
             raise ConfigError(
                 "name what to evaluate: ckpt_path=…, or data=… with model=…, or data=embeddings data.path=…"
             )
         return command
-    changed = [o for o in command.overrides if o.lstrip("+~").startswith(("model=", "model."))]
+    changed = [override for override in command.overrides if _is_of_model(override)]
     if changed:
         raise ConfigError(f"the model comes from the checkpoint; take away {' '.join(changed)} or ckpt_path")
-    config = read_checkpoint(Path(str(path).strip("'\"")))[CHECKPOINT_KEY]["config"]
+    config = _checkpoint_config(command, str(path))
     added = []
     for group in ("data", "model", "compare"):
         node = config[group]
         check_targets(node, str(path))
         ConfigStore.instance().store(group=group, name=_FROM_CHECKPOINT, node=node)
-        if group not in given and not (group == "compare" and "gap_reducer" in given):
+        named = group in given or (group == "compare" and "gap_reducer" in given)
+        if not named and not (group == "data" and _evaluation_brings_data(command, given)):
             added.append(f"{group}={_FROM_CHECKPOINT}")
     check_targets(config["gap_reducer"], str(path))
     return Command(command.config_name, [*command.overrides, *added], command.config_dir, command.multirun)
+
+
+def _evaluation_brings_data(command: Command, given: Mapping[str, str]) -> bool:
+    """Whether one of the chosen evaluations is for a kind of data of its own, which its file then names."""
+    names = re.findall(r"\w+", given.get("evaluation", ""))
+    folders = [conf_dir(), *([Path(command.config_dir)] if command.config_dir else [])]
+    files = [folder / "evaluation" / f"{name}.yaml" for folder in folders for name in names]
+    return any("override /data:" in file.read_text(encoding="utf-8") for file in files if file.is_file())
 
 
 def read_checkpoint(path: Path, asked: str | None = None) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from i0t.gap_reducers.async_bn import AsyncBatchNorm
+
 pytestmark = pytest.mark.ddp
 
 
@@ -81,41 +83,6 @@ def test_reduce_without_gradient_in_place_and_not(gloo_pool):
         assert rows == [5, 6]
 
 
-# --- losses ---
-
-WIDE, NARROW = 16, 4  # of a global batch of 8: tiles, and D x D matrices
-
-
-@pytest.mark.parametrize("width", [WIDE, NARROW])
-@pytest.mark.parametrize("loss_name", ["clip", "cyclip"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-6)])
-def test_ddp_step_equals_whole_batch(gloo_pool, workers, loss_name, width, dtype, tolerance):
-    check_ddp_step(gloo_pool, workers, loss_name, width, dtype, tolerance)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [WIDE, NARROW])
-@pytest.mark.parametrize("loss_name", ["clip", "cyclip"])
-def test_ddp_step_on_four_ranks_equals_whole_batch(gloo_pool_of_four, workers, loss_name, width):
-    check_ddp_step(gloo_pool_of_four, workers, loss_name, width, torch.float64, 1e-9)
-
-
-def check_ddp_step(pool, workers, loss_name, width, dtype, tolerance):
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(8, 7, generator=generator, dtype=torch.float64)
-    texts = torch.randn(8, 5, generator=generator, dtype=torch.float64)
-    arguments = (loss_name, width, dtype, images, texts)
-    parts, gradients, parameters = workers.train_step(*arguments)
-    results = pool.run("train_step", *arguments)
-    for name in parts:
-        average = sum(result[0][name] for result in results) / len(results)
-        torch.testing.assert_close(average, parts[name], rtol=tolerance, atol=tolerance)
-    assert all(gradient.abs().max() > 1e-3 for name, gradient in gradients.items() if name != "logit_bias")
-    for _, rank_gradients, rank_parameters in results:
-        assert_equal_dicts(rank_gradients, gradients, rtol=tolerance, atol=tolerance)
-        assert_equal_dicts(rank_parameters, parameters, rtol=tolerance, atol=tolerance)
-
-
 # --- reducers ---
 
 
@@ -176,6 +143,35 @@ def test_async_bn_statistics_on_uneven_shards_equal_one_process(gloo_pool, worke
             assert (value - expected[name]).abs().max() > 1e-4  # it did train
         else:
             torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("fit_samples", [None, 5])
+def test_async_bn_recalibrates_on_uneven_shards_as_one_process_fits(gloo_pool, workers, data, fit_samples):
+    batch_rows = torch.randn(8, data[0].shape[1])
+    fitted = AsyncBatchNorm(data[0].shape[1], loss=None, epochs=0, fit_samples=fit_samples, seed=4)
+    fitted.fit(workers.embeddings(*data))
+    expected = dict(fitted.named_buffers())
+    assert int(expected["num_fit_images"]) == (fit_samples or 9)
+    for before, after in gloo_pool.run("recalibrate_async_bn", batch_rows, fit_samples, *data):
+        assert int(before["num_fit_images"]) == 0
+        assert (before["image_norm.running_mean"] - after["image_norm.running_mean"]).abs().max() > 0.01
+        assert_equal_dicts({name: after[name] for name in expected}, expected, rtol=0, atol=1e-7)
+        for name in ("text_norm.weight", "image_norm.bias"):
+            assert torch.equal(before[name], after[name]), name
+
+
+def test_layer_norm_in_ranks_has_the_gradients_of_the_whole_batch(gloo_pool, workers):
+    images, texts = torch.randn(8, 5, dtype=torch.float64), torch.randn(8, 5, dtype=torch.float64)
+    expected = workers.layer_norm_gradient(images, texts)
+    assert all(gradient.abs().max() > 1e-3 for gradient in expected.values())
+    for gradients in gloo_pool.run("layer_norm_gradient", images, texts):
+        assert_equal_dicts(gradients, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_mean_shift_on_uneven_shards_equals_one_process(gloo_pool, workers, data):
+    expected = workers.fit_mean_shift(*data)
+    for state in gloo_pool.run("fit_mean_shift", *data):
+        assert_equal_dicts(state, expected, rtol=0, atol=1e-7)
 
 
 def test_async_bn_gradients_equal_whole_batch(gloo_pool, workers):

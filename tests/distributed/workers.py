@@ -18,10 +18,16 @@ from i0t.distributed import (
     rows_per_rank,
     world_size,
 )
-from i0t.gap_reducers.async_bn import AsyncBatchNorm, GlobalBatchNorm
+from i0t.gap_reducers.async_bn import AsyncBatchNorm
+from i0t.gap_reducers.batch_norm import GlobalBatchNorm
+from i0t.gap_reducers.layer_norm import LayerNorm
+from i0t.gap_reducers.mean_shift import MeanShift
 from i0t.gap_reducers.posthoc import Posthoc
 from i0t.losses.clip import ClipLoss
+from i0t.losses.cloob import CloobLoss
 from i0t.losses.cyclip import CyClipLoss
+from i0t.losses.long_clip import LongClipLoss
+from i0t.losses.uniformity_alignment import UniformityAlignmentLoss
 from i0t.models.mad_tiny import ConvTower
 
 CPU = torch.device("cpu")
@@ -110,23 +116,29 @@ class TwoTowers(nn.Module):
 
     def forward(self, image, text):
         image = nn.functional.normalize(self.image_tower(image), dim=-1)
+        short = nn.functional.normalize(self.text_tower(text.flip(1)), dim=-1)  # of other captions
         text = nn.functional.normalize(self.text_tower(text), dim=-1)
-        return image, text, self.logit_scale.exp(), self.logit_bias
+        return image, text, self.logit_scale.exp(), self.logit_bias, short
 
 
 LOSSES = {
-    "clip": lambda: ClipLoss(label_smoothing=0.1),
-    "cyclip": lambda: CyClipLoss(reference_batch=4, label_smoothing=0.05),
+    "clip": lambda **given: ClipLoss(label_smoothing=0.1, **given),
+    "cyclip": lambda **given: CyClipLoss(reference_batch=4, label_smoothing=0.05, **given),
+    "cloob": lambda **given: CloobLoss(inv_tau=5.0, scale_hopfield=3.0, **given),
+    "uniformity_alignment": lambda **given: UniformityAlignmentLoss(cross_uniformity_weight=0.5, **given),
+    "long_clip": lambda **given: LongClipLoss(num_components=2, **given),
 }
 
 
-def train_step(loss_name, width, dtype, images, texts):
+def train_step(loss_name, width, dtype, images, texts, negatives="global"):
     """One step on this rank's share; returns the loss parts, every gradient and every updated parameter."""
     model = TwoTowers(width, dtype)
     wrapped = DistributedDataParallel(model) if is_distributed() else model
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    image, text, scale, bias = wrapped(even(images).to(dtype), even(texts).to(dtype))
-    parts = LOSSES[loss_name]()(image, text, scale, logit_bias=bias)
+    image, text, scale, bias, short = wrapped(even(images).to(dtype), even(texts).to(dtype))
+    loss = LOSSES[loss_name](negatives=negatives)
+    more = {"short_text_features": short} if getattr(loss, "uses_short_captions", False) else {}
+    parts = loss(image, text, scale, logit_bias=bias, **more)
     parts["loss"].backward()
     optimizer.step()
     return (
@@ -193,12 +205,37 @@ def fit_async_bn(loss_name, epochs, learning_rate, *data):
     return reducer.state_dict()
 
 
+def recalibrate_async_bn(batch_rows, fit_samples, *data):
+    """Train-mode batches first, whose running statistics must be replaced; returns the state before and after."""
+    torch.manual_seed(0)
+    reducer = AsyncBatchNorm(data[0].shape[1], loss=None, epochs=0, fit_samples=fit_samples, seed=4).train()
+    reducer.text_norm.weight.data.uniform_(0.5, 2)
+    reducer(even(batch_rows), even(batch_rows) + 1)
+    before = {name: value.clone() for name, value in reducer.state_dict().items()}
+    reducer.recalibrate(embeddings(*data))
+    return before, reducer.state_dict()
+
+
 def async_bn_gradient(images, texts):
     """Gradients of the affine parameters through batch statistics and gathered negatives, averaged over ranks."""
     reducer = AsyncBatchNorm(images.shape[1], loss=CyClipLoss(reference_batch=None)).double().train()
     image, text = reducer(even(images), even(texts))
     reducer.loss(image, text, torch.tensor(20.0))["loss"].backward()
     return {name: all_reduce_sum(p.grad) / world_size() for name, p in reducer.named_parameters()}
+
+
+def layer_norm_gradient(images, texts):
+    """Gradients of the affine parameters through gathered negatives, averaged over ranks."""
+    reducer = LayerNorm(images.shape[1], strength=0.7).double().train()
+    image, text = reducer(even(images), even(texts))
+    CyClipLoss(reference_batch=None)(image, text, torch.tensor(20.0))["loss"].backward()
+    return {name: all_reduce_sum(p.grad) / world_size() for name, p in reducer.named_parameters()}
+
+
+def fit_mean_shift(*data):
+    reducer = MeanShift(data[0].shape[1], fit_split="test")
+    reducer.fit(embeddings(*data))
+    return {**reducer.state_dict(), "shift": reducer.shift()}
 
 
 def fit_error(what, *data):

@@ -1,5 +1,6 @@
 """Every command of the README runs, as it stands there but small, in the order in which it stands."""
 
+import json
 import os
 import re
 import shlex
@@ -17,6 +18,21 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What makes a command small. `make` only shows what it would run: CI runs `make test`, and the slow suite the
 # default `python train.py`.
 SMALL = ["debug=tiny", "report=false"]
+SMALL_TOWERS = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+}
+SMALL_RECIPE = [
+    "trainer=cpu",
+    "trainer.max_epochs=1",
+    "scheduler.warmup_steps=1",
+    "data.only_present=true",
+    "data.limit=8",
+    "data.batch_size=4",
+    "evaluation=[gap,retrieval]",
+    "report=false",
+]
 
 
 def commands():
@@ -29,17 +45,20 @@ def small(command):
     words = shlex.split(command, comments=True)
     if words[0] == "make":
         return ["make", "-n", "-C", str(ROOT), *words[1:]]
-    if words[0] == "i0t-reduce":
-        return [str(Path(sys.executable).with_name("i0t-reduce")), *words[1:]]
+    if words[0].startswith("i0t-"):
+        return [str(Path(sys.executable).with_name(words[0])), *words[1:]]
     words[1] = str(ROOT / words[1])
-    if words[1].endswith("train.py"):
+    words = ["model.pretrained=null" if word == "model.pretrained=openai" else word for word in words]
+    if "experiment=i0t_" in command:
+        words += SMALL_RECIPE if "ckpt_path=" in command else [*SMALL_RECIPE, "model.architecture=small.json"]
+    elif words[1].endswith("train.py"):
         words += SMALL if not any(w.startswith("resume=") for w in words) else []
         if "-m" in words:
             words += ["data.captions=object_attribute_1", "seed=0"]
     if words[1].endswith("eval.py"):
-        # Weights of the same size without a download.
-        words = ["model.pretrained=null" if word == "model.pretrained=openai" else word for word in words]
         words += ["report=false"]
+    if "evaluation=caption_score" in command:
+        words += ["model.pretrained=null"]  # weights of the same size without a download
     if words[1].endswith("mad_generation.py"):
         words += ["--digits", "4", "--reference-digits", "1", "--rounds", "1", "--workers", "0"]
     if words[1].endswith("mad_supervised.py"):
@@ -52,9 +71,8 @@ def test_the_readme_is_short_and_its_commands_are_found():
     found = commands()
     assert "make train" in found
     assert "make test" in found
-    assert all(command.split()[0] in ("make", "python", "pytest", "git", "cd", "i0t-reduce") for command in found), (
-        found
-    )
+    programs = ("make", "python", "pytest", "git", "cd", "i0t-reduce", "i0t-tables")
+    assert all(command.split()[0] in programs for command in found), found
 
 
 @pytest.mark.slow
@@ -64,13 +82,18 @@ def test_every_command_of_the_readme_runs(tmp_path):
     text = rng.normal(size=(40, 8))
     np.savez(tmp_path / "pairs.npz", image=text + 1, text=text, text_image_index=np.arange(40))
     make_flickr8k(tmp_path / "PHOTOS")
+    make_sharegpt4v(tmp_path / "SHAREGPT4V")
+    (tmp_path / "small.json").write_text(json.dumps(SMALL_TOWERS))
+    row = {"image": "PHOTOS/images/test_0.jpg", "caption": "a photo", "references": ["photo 0"], "rating": 3}
+    other = {"image": "PHOTOS/images/test_1.jpg", "caption": "a dog", "rating": 1}
+    (tmp_path / "candidates.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(other)}\n")
     interrupted = None
     for command in commands():
         if command.split()[0] in ("git", "cd", "pytest"):
             continue
         if "resume=" in command:
             interrupted = leave_an_unfinished_run(tmp_path)
-        words = [word.replace("RUN", newest_run(tmp_path)) for word in small(command)]
+        words = [re.sub(r"outputs/(\w+)/RUN", lambda m: newest_run(tmp_path, m[1]), word) for word in small(command)]
         done = subprocess.run(
             words, cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=600, check=False
         )
@@ -99,13 +122,26 @@ def make_flickr8k(folder):
     (folder / "Flickr8k.token.txt").write_text("\n".join(tokens))
 
 
-def newest_run(folder):
-    runs = sorted(folder.glob("outputs/mad/*/metrics.json"))
-    return runs[-1].parent.name if runs else "RUN"
+def make_sharegpt4v(folder):
+    """The published thousand of validation, of which the first few are read, and a few to train on."""
+    (folder / "coco").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    entries = []
+    for i in range(1008):
+        if i < 8 or i >= 1000:
+            Image.fromarray(rng.integers(0, 255, size=(60, 80, 3), dtype=np.uint8)).save(folder / f"coco/{i}.jpg")
+        turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": f"This is photo {i}. It is fine."}]
+        entries.append({"id": str(i), "image": f"coco/{i}.jpg", "conversations": turns})
+    (folder / "share-captioner_coco_lcs_sam_1246k_1107.json").write_text(json.dumps(entries))
+
+
+def newest_run(folder, name):
+    runs = sorted(folder.glob(f"outputs/{name}/*/metrics.json"))
+    return str(runs[-1].parent.relative_to(folder)) if runs else f"outputs/{name}/RUN"
 
 
 def leave_an_unfinished_run(folder):
     """A finished tiny run without its numbers is one that stopped after its last step."""
-    run = folder / "outputs" / "mad" / newest_run(folder)
+    run = folder / newest_run(folder, "mad")
     (run / "metrics.json").unlink()
     return run

@@ -33,6 +33,10 @@ class ShardWriter(pl.Callback):
         """
         self._folder, self._wanted, self._parts = folder, num_images_of, {}
 
+    def close(self) -> None:
+        """Takes no more: what the trainer predicts from now on is of another set."""
+        self._folder, self._wanted, self._parts = None, {}, {}
+
     def on_predict_batch_end(
         self,
         trainer: pl.Trainer,

@@ -15,6 +15,8 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from i0t.judgements import Judgements
+
 
 class Batch(NamedTuple):
     """Images and texts as the towers take them.
@@ -26,6 +28,7 @@ class Batch(NamedTuple):
         text_image_index: ``(T,)`` int64, the image of each text within this batch.
         sample_id: ``(B,)`` int64, the image's row in its split.
         text_id: ``(T,)`` int64, the text's row in its split.
+        short_tokens: ``(B, L)`` int64 of the captions' first sentences, where training asks for them.
     """
 
     images: Tensor
@@ -33,6 +36,7 @@ class Batch(NamedTuple):
     text_image_index: Tensor
     sample_id: Tensor
     text_id: Tensor
+    short_tokens: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,7 @@ class SplitInfo:
     groups: Tensor | None = None
     image_ids: Sequence[str] | None = None
     prompts: Mapping[str, PromptSpec] = field(default_factory=dict)
+    judgements: Judgements | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -123,6 +128,10 @@ class ImageTextDataModule(pl.LightningDataModule):
             batches: The image rows of each batch; ``None``: every image once, this rank's share without padding.
         """
         raise NotImplementedError
+
+    def training_captions(self) -> Sequence[str] | None:
+        """Every caption that training may draw, so that it can be said how many are cut; ``None`` where not known."""
+        return None
 
     def files(self, split: str) -> Sequence[Path] | None:
         """Every file that the features of a split depend on (images, captions, shards), in a fixed order.

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Sampler
 
 from i0t.data.base import Batch
 from i0t.data.image_files import ImageReader, UnreadableImage
-from i0t.data.samplers import GlobalBatchSampler
+from i0t.data.samplers import GlobalBatchSampler, draw_caption_rows
 from i0t.data.skipped import SkippedSamples
 
 # So many unreadable files in a row are not an accident but an unmounted disk.
@@ -103,6 +103,7 @@ class TrainingPhotos(Dataset[Batch]):
         tokenizer: Of texts.
         seed: Of the draw.
         skipped: Counts the unreadable ones.
+        short_captions: Give the first sentence of every caption too (Long-CLIP's short branch).
     """
 
     def __init__(
@@ -115,13 +116,14 @@ class TrainingPhotos(Dataset[Batch]):
         tokenizer: Callable[[Sequence[str]], Tensor] | None,
         seed: int,
         skipped: SkippedSamples,
+        short_captions: bool = False,
     ) -> None:
         assert transform is not None, "bind() comes before any loader"
         assert tokenizer is not None, "bind() comes before any loader"
         self.files = PackedStrings([str(path) for path in image_files])
         self.captions = PackedStrings(captions)
         self.num_captions = np.asarray(num_captions)
-        self.first_caption = np.cumsum([0, *num_captions])
+        self.short_captions = short_captions
         self.read = ImageReader(transform)
         self.tokenizer = tokenizer
         self.seed = seed
@@ -134,9 +136,7 @@ class TrainingPhotos(Dataset[Batch]):
     def caption_rows(self, epoch: int) -> np.ndarray:
         """``(N,)`` int64: the caption of each image in this epoch."""
         if self._drawn is None or self._drawn[0] != epoch:
-            # The third number keeps this stream apart from the shuffle's, which is seeded with the first two.
-            uniform = np.random.default_rng([self.seed, epoch, 1]).random(len(self))
-            self._drawn = epoch, self.first_caption[:-1] + (uniform * self.num_captions).astype(np.int64)
+            self._drawn = epoch, draw_caption_rows(self.num_captions, seed=self.seed, epoch=epoch)
         return self._drawn[1]
 
     def __getitem__(self, item: tuple[int, Sequence[int]]) -> Batch:
@@ -146,12 +146,14 @@ class TrainingPhotos(Dataset[Batch]):
             rows[place], image = self._read_or_replace(rows, place)
             images.append(image)
         text_id = self.caption_rows(epoch)[rows]
+        captions = [self.captions[i] for i in text_id]
         return Batch(
             images=torch.stack(images),
-            tokens=self.tokenizer([self.captions[i] for i in text_id]),
+            tokens=self.tokenizer(captions),
             text_image_index=torch.arange(len(rows)),
             sample_id=torch.tensor(rows),
             text_id=torch.from_numpy(text_id),
+            short_tokens=self.tokenizer([first_sentence(c) for c in captions]) if self.short_captions else None,
         )
 
     def _read_or_replace(self, rows: Sequence[int], place: int) -> tuple[int, Tensor]:
@@ -168,6 +170,11 @@ class TrainingPhotos(Dataset[Batch]):
                 if following is None or failed == min(_MOST_UNREADABLE, len(self)):
                     raise UnreadableImage(f"{failed} images in a row are unreadable; the last: {error}") from error
                 row = following
+
+
+def first_sentence(caption: str) -> str:
+    """What Long-CLIP's published training code takes as the short caption: all before the first full stop and space."""
+    return caption.split(". ")[0]
 
 
 class EpochBatches(Sampler[tuple[int, list[int]]]):

@@ -57,6 +57,8 @@ class PhotoDataModule(ImageTextDataModule):
 
     name: str
     """Of the data set, in messages and provenance."""
+    short_captions: bool = False
+    """Whether training batches hold the first sentence of every caption too."""
 
     def __init__(
         self,
@@ -190,6 +192,10 @@ class PhotoDataModule(ImageTextDataModule):
             provenance={**photos.provenance, "captions_per_image": self.captions_per_image},
         )
 
+    def training_captions(self) -> list[str]:
+        """The captions of the training split."""
+        return [text for texts in self.split("train").captions for text in texts]
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches; after a resume, from the batch at which the interrupted epoch stopped."""
         photos = self.split("train")
@@ -204,6 +210,7 @@ class PhotoDataModule(ImageTextDataModule):
             tokenizer=self.tokenizer,
             seed=self.train_seed,
             skipped=self.skipped,
+            short_captions=self.short_captions,
         )
         return self._loader(dataset, EpochBatches(sampler), persistent_workers=self.num_workers > 0)
 

@@ -103,3 +103,20 @@ class ShardedBatchSampler(Sampler[list[int]]):
         start, stop = self._bounds()
         for first in range(start, stop, self.batch_size):
             yield list(range(first, min(first + self.batch_size, stop)))
+
+
+def draw_caption_rows(num_captions: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """One caption for each image, by seed, epoch and row alone.
+
+    Args:
+        num_captions: ``(N,)`` int64, how many captions each image has, at least one; they lie in the images' order.
+        seed: Of the run.
+        epoch: Counting from 0.
+
+    Returns:
+        ``(N,)`` int64 rows among all captions.
+    """
+    # The third number keeps this stream apart from the shuffle's, which is seeded with the first two.
+    uniform = np.random.default_rng([seed, epoch, 1]).random(len(num_captions))
+    first = np.cumsum(num_captions) - num_captions
+    return first + (uniform * num_captions).astype(np.int64)

@@ -27,6 +27,7 @@ class ShareGpt4vDataModule(PhotoDataModule):
     Args:
         annotations: Name of the JSON file.
         path_contains: Keep the entries whose image path contains this; ``None``: all.
+        short_captions: Give training the first sentence of every caption too, for Long-CLIP's short branch.
         root: See :class:`~i0t.data.photos.PhotoDataModule`, as for what follows.
         captions_per_image: Of evaluation; there is one.
         prompt_prefix: Put before every caption.
@@ -47,6 +48,7 @@ class ShareGpt4vDataModule(PhotoDataModule):
         *,
         annotations: str,
         path_contains: str | None,
+        short_captions: bool,
         root: str,
         captions_per_image: int | None,
         prompt_prefix: str,
@@ -74,6 +76,7 @@ class ShareGpt4vDataModule(PhotoDataModule):
         )
         self.annotations = annotations
         self.path_contains = path_contains
+        self.short_captions = short_captions
 
     def read_split(self, split: str, finder: ImageFinder) -> PhotoSplit:
         """The first 1,000 entries or all after them, in the order of the file."""

@@ -6,6 +6,7 @@ Shapes: N images of a split.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -55,6 +56,17 @@ class Encoder:
         datamodule.bind(transform=model.transform, tokenizer=model.tokenizer, train_transform=model.train_transform)
         return datamodule
 
+    def describe(self, datamodule: ImageTextDataModule, split: str) -> SplitInfo:
+        """What is known of a split, with a warning where captions are longer than the model's context."""
+        info = datamodule.describe(split)
+        cut = self.module.model.count_truncated(info.captions)
+        if not cut:
+            return info
+        warnings = [*info.provenance.get("warnings", ()), truncation_warning(cut, len(info.captions))]
+        return dataclasses.replace(
+            info, provenance={**info.provenance, "truncated_captions": cut, "warnings": warnings}
+        )
+
     def features(self, datamodule: ImageTextDataModule, split: str) -> Features:
         """This rank's rows of a split, kept in memory."""
         key = (id(datamodule), split)
@@ -64,16 +76,20 @@ class Encoder:
             self._features[key] = Features.cat(parts or [])
         return self._features[key]
 
+    def forget(self) -> None:
+        """Drops the features kept in memory: the weights have changed."""
+        self._features.clear()
+
     def share(self, datamodule: ImageTextDataModule, split: str) -> EmbeddingSet:
         """This rank's share of a split, to fit on."""
-        info = datamodule.describe(split)
+        info = self.describe(datamodule, split)
         if info.text_image_index is None:
             return self.whole(datamodule, split, with_relevant_pairs=False).shard(rank(), world_size())
         return assemble(self.features(datamodule, split), info, logits=self.module.model.logit_values())
 
     def whole(self, datamodule: ImageTextDataModule, split: str, *, with_relevant_pairs: bool) -> EmbeddingSet:
         """The whole split with prompts, to measure; on every rank."""
-        info = datamodule.describe(split)
+        info = self.describe(datamodule, split)
         gathered = self.features(datamodule, split).gathered()
         texts, prompts = self._texts_and_prompts(info)
         logits = self.module.model.logit_values()
@@ -94,7 +110,7 @@ class Encoder:
             split: The split.
             request: What the user asked for; remembered, so that the next run needs neither model nor data module.
         """
-        info = datamodule.describe(split)  # a data set that cannot be read must not cost a model's time
+        info = self.describe(datamodule, split)  # a data set that cannot be read must not cost a model's time
         files = datamodule.files(split)
         assert files is not None, "only data with files are cached"
         # Before anything is read: a file that changes during the encoding is then encoded again the next time.
@@ -162,6 +178,7 @@ class Encoder:
         datamodule.setup("predict")
         loader = datamodule.eval_dataloader(split, batches or [[0]])
         self.trainer.predict(self.module, dataloaders=loader, return_predictions=False)
+        self.writer.close()
 
     def _finish_set(self, folder: Path, info: SplitInfo) -> None:
         texts, prompts = self._texts_and_prompts(info)
@@ -192,6 +209,11 @@ class Encoder:
                 yield device
         finally:
             self.module.to(home)
+
+
+def truncation_warning(num_cut: int, num_captions: int) -> str:
+    """What to say of captions that are longer than the model's context."""
+    return f"{num_cut:,} of {num_captions:,} captions are longer than the model's context and are cut"
 
 
 def _is_whole(folder: Path, number: int, num_images: int) -> bool:

@@ -13,7 +13,7 @@ from i0t.config import to_container
 from i0t.config_errors import ConfigError
 from i0t.distributed import rank, world_size
 from i0t.embeddings import EmbeddingSet
-from i0t.engine.output import measure, write
+from i0t.engine.output import measure, model_facts, write
 from i0t.engine.rows import Row, build_row, compared_rows, free_name
 from i0t.engine.sources import LazyEncoder, Source, open_cache, read_checkpoint
 
@@ -38,7 +38,9 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         return {}
     images = source.images()
     shown = None if images is None else lambda row: images(cfg.split, row)
-    return write(cfg, cfg.split, measure(cfg, cfg.split, rows, embeddings), embeddings, shown, {})
+    results = measure(cfg, cfg.split, rows, embeddings)
+    facts = model_facts(cfg.model, None if checkpoint is None else checkpoint[runs.CHECKPOINT_KEY]["config"])
+    return write(cfg, cfg.split, results, embeddings, shown, {}, facts)
 
 
 def _fit(row: Row, source: Source) -> EmbeddingSet:

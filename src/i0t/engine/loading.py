@@ -7,16 +7,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from i0t import runs
 from i0t.callbacks.shard_writer import ShardWriter
 from i0t.callbacks.step_progress import StepProgress
-from i0t.config import instantiate
-from i0t.config_errors import ConfigError
+from i0t.config import instantiate, to_container
 from i0t.engine.encoder import Encoder
-from i0t.engine.rows import build_row
 from i0t.engine.training import quiet
+from i0t.engine.weights import build_from_checkpoint
 from i0t.gap_reducers.none import NoReducer
 from i0t.module import ClipModule
 
@@ -38,19 +37,6 @@ def _pretrained(cfg: DictConfig) -> ClipModule:
 
 
 def _from_checkpoint(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> ClipModule:
-    """The model that a checkpoint's config describes, with the checkpoint's weights; nothing is downloaded."""
-    node = OmegaConf.to_container(cfg.model, resolve=True)
-    assert isinstance(node, dict)
-    if "load_weights" in node:
-        node["load_weights"] = False
+    model = build_from_checkpoint(to_container(cfg.model), checkpoint, cfg.ckpt_path)
     saved = checkpoint[runs.CHECKPOINT_KEY]["config"]
-    model = instantiate(node)
-    reducer = build_row(saved["gap_reducer"], dim=model.embed_dim).reducer
-    module = ClipModule(model, reducer, torch.nn.Identity(), config=saved)
-    missing, unexpected = module.load_state_dict(checkpoint["state_dict"], strict=False)
-    if missing or unexpected:
-        raise ConfigError(
-            f"ckpt_path={cfg.ckpt_path}: its weights do not fit the model its config describes "
-            f"({len(missing)} missing, {len(unexpected)} unexpected, first {(missing + unexpected)[0]})"
-        )
-    return module.eval()
+    return ClipModule(model, NoReducer(model.embed_dim), torch.nn.Identity(), config=saved).eval()

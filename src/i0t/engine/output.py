@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from i0t.config import instantiate, to_yaml
 from i0t.config_errors import ConfigError
 from i0t.embeddings import EmbeddingSet
 from i0t.engine.rows import Row, component_name
-from i0t.evaluation.compare import compare_rows, evaluate_row
+from i0t.evaluation.compare import compare_rows, evaluate_row, protocols_of
 from i0t.evaluation.results import Difference, Evaluation, RowResult
 from i0t.gap_reducers.base import NotFittedError
 from i0t.metrics.functional import centroid_distance
@@ -77,8 +77,19 @@ def write(
     embeddings: EmbeddingSet,
     images: Callable[[int], np.ndarray] | None,
     history: Mapping[str, list[tuple[int, float]]],
+    model: Mapping[str, Any],
 ) -> dict[str, float]:
-    """Prints the table, writes tables and report, and ``metrics.json`` last: a folder with it is a finished run."""
+    """Prints the table, writes tables and report, and ``metrics.json`` last: a folder with it is a finished run.
+
+    Args:
+        cfg: Of the run.
+        split: The split that was measured.
+        rows: Measured.
+        embeddings: What they were measured on.
+        images: Looks up an image of the split.
+        history: Logged values of a training.
+        model: Which model made the embeddings, see :func:`model_facts`.
+    """
     run_dir = Path(cfg.paths.output_dir)
     environment = runs.environment()
     numbers = {f"{split}/{row.name}/{name}": value for row in rows for name, value in row.metrics.items()}
@@ -93,16 +104,40 @@ def write(
     if not (run_dir / runs.CONFIG_FILE).exists():
         runs.write_atomically(run_dir / runs.CONFIG_FILE, to_yaml(cfg))
     _write_table(run_dir / "table", ResultTable(rows, with_intervals=True))
+    for path in _write_details(run_dir, rows, figures=not cfg.report):
+        console.print(f"details:  {path}", soft_wrap=True, highlight=False)
     if differences:
         _write_table(run_dir / "differences", DifferenceTable(differences))
     if cfg.report:
         _write_report(run_dir, f"{cfg.name}: {split} split", rows, embeddings, images, history, prompts, environment)
-    about = _about(split, rows, differences, embeddings, environment)
+    about = _about(split, rows, differences, embeddings, environment) | {"model": dict(model)}
     runs.write_json(run_dir / runs.METRICS_FILE, numbers | about)
     console.print(f"numbers:  {run_dir / runs.METRICS_FILE}", soft_wrap=True, highlight=False)
     if cfg.report:
         console.print(f"report:   {run_dir / 'report.html'}", soft_wrap=True, highlight=False)
     return numbers
+
+
+def model_facts(node: Any, trained: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What ``metrics.json`` says of the model, so that tables over many runs know whose numbers they are.
+
+    Args:
+        node: The model's config node, or ``None`` for embeddings from a file.
+        trained: The config of the run that trained it, or ``None``.
+
+    Returns:
+        ``trained_as`` (name of that run), its ``seed``, ``component`` (``open_clip``, ``long_clip``, …),
+        ``architecture`` and ``pretrained`` (what it began with).
+    """
+    node = {} if node is None else node
+    trained = {} if trained is None else trained
+    return {
+        "trained_as": trained.get("name"),
+        "seed": trained.get("seed"),
+        "component": component_name(node) if node else None,
+        "architecture": node.get("architecture"),
+        "pretrained": node.get("pretrained"),
+    }
 
 
 def _write_report(
@@ -130,6 +165,15 @@ def _write_report(
     )
 
 
+def _write_details(run_dir: Path, rows: list[RowResult], *, figures: bool) -> Sequence[Path]:
+    """Writes what is more than a number; returns the tables. The report draws the figures where there is one."""
+    if not any(row.details for row in rows):
+        return ()
+    from i0t.report.detail_files import write_details  # as above
+
+    return [path for path in write_details(run_dir, rows, figures=figures) if path.suffix == ".csv"]
+
+
 def _write_table(path: Path, table: ResultTable | DifferenceTable) -> None:
     """A table as Markdown, CSV and LaTeX."""
     for ending, text in (("md", table.to_markdown()), ("csv", table.to_csv()), ("tex", table.to_latex())):
@@ -152,14 +196,15 @@ def _about(
                 "fit_split": row.fit_split,
                 "fit_samples": row.fit_samples,
                 "protocol": row.protocol,
+                "settings": dict(row.settings),
                 "notes": list(row.notes),
             }
             for row in rows
         },
-        "protocols": dict(rows[0].protocols) if rows else {},
+        "protocols": protocols_of(rows),
         "intervals": {f"{split}/{r.name}/{name}": list(ends) for r in rows for name, ends in r.intervals.items()},
         "differences": [difference._asdict() for difference in differences],
-        "data": dict(embeddings.provenance),
+        "data": {"num_images": embeddings.num_images, "num_texts": embeddings.num_texts, **embeddings.provenance},
         "prompts": {name: table.description for name, table in embeddings.prompts.items()},
         "environment": dict(environment),
     }

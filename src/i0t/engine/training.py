@@ -12,16 +12,22 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers import WandbLogger
+from rich.console import Console
 
 from i0t import runs
 from i0t.callbacks.history import History
+from i0t.callbacks.shard_writer import ShardWriter
 from i0t.config import instantiate, to_container, to_yaml
 from i0t.config_errors import ConfigError
 from i0t.data.base import ImageTextDataModule
+from i0t.distributed import rank, world_size
 from i0t.embeddings import EmbeddingSet
-from i0t.engine.encoder import Encoder
-from i0t.engine.output import measure, write
+from i0t.engine.encoder import Encoder, truncation_warning
+from i0t.engine.output import measure, model_facts, write
 from i0t.engine.rows import Row, build_row, compared_rows, free_name, row_name
+from i0t.engine.stage_two import TRAINED, Training, check_encoders, check_something_is_trained, prepare
+from i0t.engine.weights import build_model, check_encoder_weights
+from i0t.gap_reducers.base import GapReducer
 from i0t.module import ClipModule
 
 # What a checkpoint carries of the config: enough to rebuild the model and repeat the comparison.
@@ -37,18 +43,27 @@ def train(cfg: DictConfig) -> dict[str, float]:
     datamodule, module = _build(cfg, {key: plain[key] for key in _IN_CHECKPOINT} | {"row": row_name(cfg)})
     rows = _rows(cfg, module)  # a row that cannot be built must not cost a training run
     history = _find(callbacks := _callbacks(cfg), History)
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=list(_instantiate_all(cfg.logger)))
+    writer = ShardWriter()
+    trainer = instantiate(cfg.trainer, callbacks=[*callbacks, writer], logger=list(_instantiate_all(cfg.logger)))
     _check_measurable(cfg, trainer, datamodule)
     if trainer.is_global_zero and cfg.resume is None:
         runs.write_atomically(run_dir / runs.CONFIG_FILE, to_yaml({**plain, "row": row_name(cfg)}))
     _log_config(trainer, plain)
     ckpt_path = run_dir / runs.CHECKPOINT
     try:
-        trainer.fit(module, datamodule=datamodule, ckpt_path=ckpt_path if cfg.resume else None, weights_only=True)
-        encoder = Encoder(trainer, module)
-        main = Row(module.gap_reducer)
-        if not module.gap_reducer.trainable:
-            _fit(main, encoder, datamodule)
+        encoder = Encoder(trainer, module, writer)
+        if trainer.is_global_zero:
+            _say_truncated(module, datamodule)
+        training = prepare(cfg, encoder, datamodule)
+        trainer.fit(
+            training.module,
+            datamodule=training.datamodule,
+            ckpt_path=ckpt_path if cfg.resume else None,
+            weights_only=True,
+        )
+        encoder.forget()  # what it encoded before the training
+        _finish_reducer(module.gap_reducer, encoder, datamodule, training)
+        check_encoder_weights(module.model, module.encoder_weights, run_dir)
         trainer.save_checkpoint(ckpt_path)
         return _finish(cfg, rows, encoder, datamodule, history.values if history else {})
     finally:
@@ -72,7 +87,15 @@ def _finish(
     if not trainer.is_global_zero:
         return {}
     results = measure(cfg, "test", fitted, embeddings)
-    numbers = write(cfg, "test", results, embeddings, lambda row: datamodule.images("test", [row])[0], history)
+    numbers = write(
+        cfg,
+        "test",
+        results,
+        embeddings,
+        lambda row: datamodule.images("test", [row])[0],
+        history,
+        model_facts(cfg.model, cfg),
+    )
     for logger in trainer.loggers:
         logger.log_metrics(numbers, step=trainer.global_step)
     return numbers
@@ -91,6 +114,20 @@ def _fit(row: Row, encoder: Encoder, datamodule: ImageTextDataModule) -> Embeddi
     return share
 
 
+def _finish_reducer(reducer: GapReducer, encoder: Encoder, datamodule: ImageTextDataModule, training: Training) -> None:
+    """Fits a reducer that is not trained; one that is gets the exact statistics of its split, if it wants them."""
+    if not reducer.trainable:
+        _fit(Row(reducer), encoder, datamodule)
+        return
+    split = reducer.fit_split
+    if split is None or not reducer.recalibrates:
+        return
+    cached = training.splits.get(split)
+    share = encoder.share(datamodule, split) if cached is None else cached.shard(rank(), world_size())
+    reducer.to(encoder.trainer.strategy.root_device).recalibrate(share)
+    reducer.cpu()
+
+
 def _rows(cfg: DictConfig, module: ClipModule) -> dict[str, Row]:
     """The rows of ``compare``, and the reducer that the module trains with or is refitted for."""
     rows = compared_rows(cfg, dim=module.model.embed_dim)
@@ -101,10 +138,13 @@ def _rows(cfg: DictConfig, module: ClipModule) -> dict[str, Row]:
 
 
 def _build(cfg: DictConfig, in_checkpoint: dict[str, Any]) -> tuple[ImageTextDataModule, ClipModule]:
+    check_encoders(cfg)
     datamodule = instantiate(cfg.data)
     if not isinstance(datamodule, ImageTextDataModule):
         raise ConfigError("these data cannot be trained on: they are embeddings, not images and captions")
-    model = instantiate(cfg.model)
+    model = build_model(cfg)
+    if cfg.encoders != TRAINED:
+        model.freeze_all()
     datamodule.bind(transform=model.transform, tokenizer=model.tokenizer, train_transform=model.train_transform)
     own = build_row(cfg.gap_reducer, dim=model.embed_dim)
     if own.fit_data is not None:
@@ -119,8 +159,22 @@ def _build(cfg: DictConfig, in_checkpoint: dict[str, Any]) -> tuple[ImageTextDat
         optimizer=instantiate(cfg.optimizer),
         scheduler=instantiate(cfg.scheduler),
         config=in_checkpoint,
+        num_views=cfg.views,
+        decay_all=cfg.decay_all,
+        encoder_weights=None if cfg.encoders == TRAINED else model.identity()["weights"],
     )
+    check_something_is_trained(cfg, module)
+    _check_short_captions(datamodule, module)
     return datamodule, module
+
+
+def _check_short_captions(datamodule: ImageTextDataModule, module: ClipModule) -> None:
+    """Data and loss must agree on whether there are short captions."""
+    given, used = getattr(datamodule, "short_captions", False), getattr(module.loss, "uses_short_captions", False)
+    if used and not given:
+        raise ConfigError(f"{type(module.loss).__name__} compares short captions too: data.short_captions=true")
+    if given and not used:
+        raise ConfigError(f"data.short_captions=true, but {type(module.loss).__name__} has no use for them")
 
 
 def _callbacks(cfg: DictConfig) -> list[Any]:
@@ -155,6 +209,15 @@ def _check_measurable(cfg: DictConfig, trainer: pl.Trainer, datamodule: ImageTex
         relevant_pairs()
 
 
+def _say_truncated(module: ClipModule, datamodule: ImageTextDataModule) -> None:
+    """One line where training captions are longer than the model's context."""
+    captions = datamodule.training_captions()
+    cut = module.model.count_truncated(captions) if captions is not None else None
+    if captions is not None and cut:
+        note = truncation_warning(cut, len(captions))
+        Console().print(f"note: train: {note}", soft_wrap=True, highlight=False)
+
+
 def _close_loggers(trainer: pl.Trainer) -> None:
     """Ends the runs of the dashboards, so that the next job of a multirun starts its own."""
     for logger in trainer.loggers:
@@ -171,4 +234,6 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*", module="pytorch_lightning")
     # It is: the sampler skips what the interrupted epoch has seen (a test compares with an uninterrupted run).
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*", module="pytorch_lightning")
+    # Frozen encoders are, on purpose, and stay so.
+    warnings.filterwarnings("ignore", ".*module\\(s\\) in eval mode.*", module="pytorch_lightning")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*", module="pytorch_lightning")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,9 +97,18 @@ def evaluate_row(
         replicates={f"{prefix}/{key}": value for prefix, s in found.items() for key, value in s.replicates.items()},
         protocols={prefix: s.protocol for prefix, s in found.items() if s.protocol},
         notes=tuple(note for s in found.values() for note in s.notes),
+        settings=plain_settings(reducer),
+        details={name: detail for s in found.values() for name, detail in s.details.items()},
         image_features=measured.image_features,
         text_features=measured.text_features,
     )
+
+
+def plain_settings(reducer: GapReducer) -> dict[str, Any]:
+    """The numbers and words among the arguments a reducer was made with."""
+    names = inspect.signature(type(reducer)).parameters
+    values = {name: getattr(reducer, name, None) for name in names}
+    return {name: value for name, value in values.items() if isinstance(value, (str, int, float, bool))}
 
 
 def _calibration(reducer: GapReducer) -> Calibration | None:
@@ -145,3 +156,17 @@ def compare_rows(rows: Sequence[RowResult]) -> list[Difference]:
                 value = row.metrics[metric] - baseline.metrics[metric]
                 differences.append(Difference(metric, row.name, baseline.name, value, *test))
     return differences
+
+
+def protocols_of(rows: Sequence[RowResult]) -> dict[str, str]:
+    """What was measured against what: one sentence by evaluation, and one by row where rows differ."""
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        for prefix, sentence in row.protocols.items():
+            found.setdefault(prefix, {})[row.name] = sentence
+    return {
+        prefix: next(iter(of_row.values()))
+        if len(set(of_row.values())) == 1
+        else " | ".join(f"{name}: {sentence}" for name, sentence in of_row.items())
+        for prefix, of_row in found.items()
+    }

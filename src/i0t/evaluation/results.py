@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from i0t.embeddings import EmbeddingSet
 from i0t.metrics import functional as metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SIGNIFICANCE_LEVEL = 0.05
 
@@ -52,6 +55,35 @@ class Context:
     pooled_prompts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+class Detail(Protocol):
+    """What an evaluation found beside its numbers.
+
+    The engine writes each detail of all rows of a comparison to ``<name>.json``, ``.csv`` and ``.md``, draws them side
+    by side into ``figures/<name>.png``, and shows them in the report.
+    """
+
+    @property
+    def title(self) -> str:
+        """Heading in the report."""
+        ...
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as plain containers."""
+        ...
+
+    def header(self) -> tuple[str, ...]:
+        """Names of the table's columns."""
+        ...
+
+    def lines(self) -> list[tuple[str | int | float | None, ...]]:
+        """The table's lines."""
+        ...
+
+    def draw(self, axes: Axes) -> None:
+        """Draws it, without the name of the row."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """Numbers of one evaluation by short name.
@@ -63,6 +95,7 @@ class Scores:
         protocol: What was measured against what, in one sentence.
         notes: Sentences the reader must see, such as warnings.
         variants: The same evaluation under other protocols, by the suffix of its prefix (``1_caption``).
+        details: What is more than a number, by the name of its files (``mean_activations``).
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
@@ -70,6 +103,7 @@ class Scores:
     protocol: str = ""
     notes: tuple[str, ...] = ()
     variants: Mapping[str, Scores] = field(default_factory=dict)
+    details: Mapping[str, Detail] = field(default_factory=dict)
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -107,6 +141,8 @@ class RowResult:
         notes: Sentences the reader must see, such as a warning that calibration and measured data differ.
         image_features: ``(N, D)`` unit rows after the reducer.
         text_features: ``(M, D)`` unit rows after the reducer.
+        settings: The reducer's own arguments, plain.
+        details: What evaluations found beside their numbers, by the name of their files.
     """
 
     name: str
@@ -122,6 +158,8 @@ class RowResult:
     replicates: Mapping[str, Tensor] = field(default_factory=dict)
     protocols: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Detail] = field(default_factory=dict)
 
 
 class Difference(NamedTuple):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from i0t.gap_reducers.async_bn import AsyncBatchNorm
     from i0t.gap_reducers.base import Embeddings, GapReducer
     from i0t.gap_reducers.errors import NotFittedError
+    from i0t.gap_reducers.layer_norm import LayerNorm
+    from i0t.gap_reducers.mean_shift import MeanShift
     from i0t.gap_reducers.none import NoReducer
     from i0t.gap_reducers.posthoc import Posthoc
 
@@ -22,6 +24,8 @@ __all__ = [
     "AsyncBatchNorm",
     "Embeddings",
     "GapReducer",
+    "LayerNorm",
+    "MeanShift",
     "NoReducer",
     "NotFittedError",
     "Posthoc",
@@ -33,6 +37,8 @@ _MODULE_OF = {
     "AsyncBatchNorm": "async_bn",
     "Embeddings": "base",
     "GapReducer": "base",
+    "LayerNorm": "layer_norm",
+    "MeanShift": "mean_shift",
     "NoReducer": "none",
     "NotFittedError": "errors",
     "Posthoc": "posthoc",

@@ -6,83 +6,18 @@ Shapes: B rows of this rank, N image rows, M text rows, P pairs, D embedding wid
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from i0t.distributed import all_reduce_sum, batch_moments, rank, rows_per_rank, world_size
-from i0t.gap_reducers.base import FitRows, GapReducer, Rows
+from i0t.distributed import all_reduce_sum, is_distributed, rank, rows_per_rank, world_size
+from i0t.gap_reducers.base import Embeddings, FitRows, GapReducer, Rows
+from i0t.gap_reducers.batch_norm import GlobalBatchNorm
 from i0t.gap_reducers.fit_rows import Moments, unit_moments
+from i0t.gap_reducers.strength import check_strength
 
 logger = logging.getLogger(__name__)
-
-
-class GlobalBatchNorm(nn.Module):
-    """``nn.BatchNorm1d`` whose batch is that of all ranks.
-
-    ``nn.SyncBatchNorm`` refuses CPU tensors and so cannot run on gloo; this runs on any backend.
-
-    **DDP:** in train mode two all-reduces, (D + 1,) and (D,), with gradients; ranks may hold different numbers of rows.
-
-    **State:** ``weight``, ``bias`` (D,) parameters; ``running_mean``, ``running_var`` (D,) float32.
-
-    Args:
-        dim: D.
-        momentum: Share of the newest batch in the running statistics.
-        eps: Added to the variance.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, dim: int, *, momentum: float, eps: float) -> None:
-        super().__init__()
-        self.momentum = momentum
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.bias = nn.Parameter(torch.zeros(dim))
-        self.register_buffer("running_mean", torch.zeros(dim))
-        self.register_buffer("running_var", torch.ones(dim))
-
-    def reset_affine(self) -> None:
-        """Makes the affine part the identity."""
-        nn.init.ones_(self.weight)
-        nn.init.zeros_(self.bias)
-
-    @torch.no_grad()
-    def set_statistics(self, moments: Moments) -> None:
-        """Replaces the running statistics by exact ones."""
-        self.running_mean.copy_(moments.mean)
-        self.running_var.copy_(moments.variance)
-
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift (D,) float64 of the map in eval mode."""
-        scale = torch.rsqrt(self.running_var.double() + self.eps) * self.weight.double()
-        return scale, self.bias.double() - self.running_mean.double() * scale
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Standardises per dimension.
-
-        Args:
-            rows: ``(B, D)``.
-
-        Returns:
-            ``(B, D)``.
-
-        Raises:
-            ValueError: In train mode, if all ranks together have one row, which has no variance.
-        """
-        if not self.training:
-            scale = torch.rsqrt(self.running_var + self.eps) * self.weight
-            return (rows - self.running_mean) * scale + self.bias
-        centred, mean, variance, count = batch_moments(rows)
-        if len(rows) < 2 and int(count) < 2:  # a rank with two rows need not wait for the device to know
-            raise ValueError("batch norm needs at least 2 rows over all devices in train mode, got 1: raise batch_size")
-        with torch.no_grad():
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            unbiased = variance * (count / (count - 1))
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
-        return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
 
 
 class AsyncBatchNorm(GapReducer):
@@ -96,12 +31,13 @@ class AsyncBatchNorm(GapReducer):
     64 rows per GPU; here a batch is that of all ranks.
 
     Inside a model (``trainable``) it is part of the graph: train mode uses the statistics of the global batch, updates
-    the running ones and sets ``fitted``.
+    the running ones and sets ``fitted``. :meth:`recalibrate` then makes the statistics exact, as :meth:`fit` does.
 
-    **DDP:** in train mode see :class:`GlobalBatchNorm`. In ``fit`` every epoch takes as many steps as the smallest
-    shard allows; gradients are averaged, so parameters are the same on all ranks; the final pass covers all rows.
+    **DDP:** in train mode see :class:`~i0t.gap_reducers.batch_norm.GlobalBatchNorm`. In ``fit`` every epoch takes as
+    many steps as the smallest shard allows; gradients are averaged, so parameters are the same on all ranks; the final
+    pass covers all rows.
 
-    **State:** ``image_norm``, ``text_norm``, see :class:`GlobalBatchNorm`.
+    **State:** ``image_norm``, ``text_norm``, see there.
 
     Args:
         dim: D.
@@ -113,6 +49,9 @@ class AsyncBatchNorm(GapReducer):
         batch_size: Rows per rank; at least 2.
         momentum: Of the running statistics while trained inside a model.
         eps: Added to the variance. That of unit vectors is near 1/D, 2e-3 at D = 512: 1e-5 hardly matters.
+        strength: Share of the mean that is subtracted; 0 only scales.
+        exact_statistics: Whether training ends with mean and variance of all rows; otherwise the running averages of
+            the training stay, as published.
         seed: Of caption choice, order and the draw of ``fit_samples``.
         fit_split: See :class:`~i0t.gap_reducers.base.GapReducer`.
         fit_samples: See there.
@@ -135,6 +74,8 @@ class AsyncBatchNorm(GapReducer):
         batch_size: int = 64,
         momentum: float = 0.1,
         eps: float = 1e-5,
+        strength: float = 1.0,
+        exact_statistics: bool = True,
         seed: int = 0,
         fit_split: str | None = "train",
         fit_samples: int | None = None,
@@ -148,6 +89,9 @@ class AsyncBatchNorm(GapReducer):
             raise ValueError(f"learning_rate and weight_decay must be at least 0, got {learning_rate}, {weight_decay}")
         if not (0 < momentum <= 1 and eps > 0):
             raise ValueError(f"momentum must be in (0, 1] and eps above 0, got {momentum}, {eps}")
+        if epochs == 0 and not exact_statistics:
+            raise ValueError("epochs=0 trains nothing that could leave running averages: set exact_statistics to true")
+        check_strength(strength)
         self.loss = loss
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -155,26 +99,54 @@ class AsyncBatchNorm(GapReducer):
         self.batch_size = batch_size
         self.momentum = momentum
         self.eps = eps
-        self.image_norm = GlobalBatchNorm(dim, momentum=momentum, eps=eps)
-        self.text_norm = GlobalBatchNorm(dim, momentum=momentum, eps=eps)
+        self.strength = strength
+        self.exact_statistics = exact_statistics
+        self.image_norm = GlobalBatchNorm(dim, momentum=momentum, eps=eps, strength=strength)
+        self.text_norm = GlobalBatchNorm(dim, momentum=momentum, eps=eps, strength=strength)
         self.eval()
 
     @property
     def calibration_means(self) -> tuple[Tensor, Tensor] | None:
-        """The running means, before the affine part."""
-        return (self.image_norm.running_mean, self.text_norm.running_mean) if len(self.fitted_modalities) == 2 else None
+        """The means before the affine part; ``None`` unless they are exact and subtracted whole."""
+        centres = self.exact_statistics and self.strength == 1 and len(self.fitted_modalities) == 2
+        return (self.image_norm.running_mean, self.text_norm.running_mean) if centres else None
+
+    @property
+    def recalibrates(self) -> bool:
+        """As ``exact_statistics`` says."""
+        return self.exact_statistics
+
+    def recalibrate(self, embeddings: Embeddings) -> None:
+        """Replaces the running statistics by exact ones over all rows; scale and shift stay as they were trained."""
+        if self.exact_statistics:
+            self._fit_with(lambda rows: self._set_statistics(*self._moments(rows)), embeddings)
+
+    def _moments(self, rows: FitRows) -> tuple[Moments, Moments]:
+        device = self.fitted.device
+        image = unit_moments(rows.image_features, "image", device=device)
+        return image, unit_moments(rows.text_features, "text", device=device)
+
+    def _set_statistics(self, image: Moments, text: Moments) -> None:
+        self.image_norm.set_statistics(image)
+        self.text_norm.set_statistics(text)
 
     def _reduce_image(self, unit_rows: Tensor) -> Tensor:
         if self.training:
-            self.fitted.fill_(True)
+            self._note_training()
         reduced: Tensor = self.image_norm(unit_rows)
         return reduced
 
     def _reduce_text(self, unit_rows: Tensor) -> Tensor:
         if self.training:
-            self.fitted.fill_(True)
+            self._note_training()
         reduced: Tensor = self.text_norm(unit_rows)
         return reduced
+
+    def _note_training(self) -> None:
+        """The statistics are from now on those of batches, not of the rows of a fit."""
+        self.fitted.fill_(True)
+        self.num_fit_images.zero_()
+        self.num_fit_texts.zero_()
 
     def affine_image(self) -> tuple[Tensor, Tensor]:
         """Those of the running statistics and the affine part together."""
@@ -195,13 +167,12 @@ class AsyncBatchNorm(GapReducer):
             raise ValueError(
                 f"async_bn trains on pairs and cannot be fitted on {modality}s alone; epochs=0 is z-scoring, which can"
             )
-        norm.reset_affine()
+        norm.reset()
         norm.set_statistics(unit_moments(features, modality, device=self.fitted.device))
 
     def _fit(self, rows: FitRows) -> None:
         # Before any training, so that features that cannot be used raise here, on every rank.
-        image = unit_moments(rows.image_features, "image", device=self.fitted.device)
-        text = unit_moments(rows.text_features, "text", device=self.fitted.device)
+        moments = self._moments(rows)
         num_steps = self._steps_per_epoch(rows)
         was_training = self.training
         # Lightning validates under inference mode; the embeddings then hold inference tensors, which indexing copies.
@@ -209,8 +180,8 @@ class AsyncBatchNorm(GapReducer):
             self.train()
             self._train_affine(rows, num_steps)
         self.train(was_training)
-        self.image_norm.set_statistics(image)
-        self.text_norm.set_statistics(text)
+        if self.exact_statistics:
+            self._set_statistics(*moments)
 
     def _steps_per_epoch(self, rows: FitRows) -> int:
         """Whole batches in the smallest shard, counting images that have a caption."""
@@ -232,19 +203,17 @@ class AsyncBatchNorm(GapReducer):
         device = self.fitted.device
         if self.loss is None and self.epochs > 0:
             raise ValueError("async_bn has no loss to train with: give load(…, modules={'loss': …}), or epochs=0")
-        self.image_norm.reset_affine()
-        self.text_norm.reset_affine()
+        self.image_norm.reset()
+        self.text_norm.reset()
         parameters = [*self.image_norm.parameters(), *self.text_norm.parameters()]
-        optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
         logit_scale = torch.tensor(rows.logit_scale, device=device)
         logit_bias = None if rows.logit_bias is None else torch.tensor(rows.logit_bias, device=device)
         generator = torch.Generator().manual_seed(self.seed + 1_000_003 * rank())  # shards shuffle independently
         for epoch in range(self.epochs):
             total = torch.zeros((), device=device)
             pairs = draw_captions(rows.pairs.cpu(), generator=generator)
-            for batch in pairs.split(self.batch_size)[:num_steps]:
-                image = rows.image_features[batch[:, 0].to(rows.image_features.device)].to(device)
-                text = rows.text_features[batch[:, 1].to(rows.text_features.device)].to(device)
+            for image, text in self._batches(rows, pairs[: num_steps * self.batch_size]):
                 assert self.loss is not None
                 loss = self.loss(*self(image, text), logit_scale, logit_bias)["loss"]
                 optimizer.zero_grad()
@@ -258,6 +227,17 @@ class AsyncBatchNorm(GapReducer):
                     f"the loss of epoch {epoch + 1} is {mean_loss}: lower learning_rate, now {self.learning_rate}"
                 )
             logger.info("async_bn epoch %d of %d: loss %.4f", epoch + 1, self.epochs, mean_loss)
+
+    def _batches(self, rows: FitRows, pairs: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Image and text rows of ``(P, 2)`` pairs, batch by batch, where and as the parameters are."""
+        image_rows = pairs[:, 0].to(rows.image_features.device).split(self.batch_size)
+        text_rows = pairs[:, 1].to(rows.text_features.device).split(self.batch_size)
+        for image, text in zip(image_rows, text_rows, strict=True):
+            # Half the time of indexing by brackets.
+            yield (
+                rows.image_features.index_select(0, image).to(self.image_norm.weight),
+                rows.text_features.index_select(0, text).to(self.text_norm.weight),
+            )
 
 
 def draw_captions(pairs: Tensor, *, generator: torch.Generator) -> Tensor:
@@ -284,6 +264,8 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
     Args:
         parameters: All with a gradient; the same list on every rank.
     """
+    if not is_distributed():
+        return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     assert len(gradients) == len(parameters), "every parameter takes part in the loss"
     flat = all_reduce_sum(torch.cat([gradient.flatten() for gradient in gradients])) / world_size()

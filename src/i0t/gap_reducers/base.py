@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from i0t.distributed import rows_per_rank
-from i0t.gap_reducers.errors import NotAffineError, NotFittedError
+from i0t.gap_reducers.errors import NotAffineError, NotFittedError, half_fitted, not_fitted
 from i0t.gap_reducers.fit_rows import Embeddings, FitRows, Rows, draw_unpaired, select_fit_rows
+from i0t.gap_reducers.fit_splits import check_fit_split
 from i0t.gap_reducers.saved import MIN_NORM, MIN_REDUCED_NORM
 from i0t.gap_reducers.saving import load_reducer, save_reducer
 from i0t.gap_reducers.unit_rows import to_unit
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["Embeddings", "FitRows", "GapReducer", "NotAffineError", "NotFittedError", "Rows"]
-
-FIT_SPLITS = {
-    "train": "inductive, statistics from training data",
-    "val": "inductive, statistics from held-out data",
-    "test": "transductive, statistics from the very data it is tested on: the I0T paper's protocol",
-}
 
 
 class GapReducer(nn.Module, ABC):
@@ -41,10 +36,9 @@ class GapReducer(nn.Module, ABC):
     parameters of fixed shape from construction, so that a checkpoint carries it, and every argument of its constructor
     is kept as an attribute of the same name, so that it can be saved.
 
-    A reducer starts in eval mode, and ``fit`` leaves the mode as it is: library use never depends on a forgotten
-    ``.eval()`` (a subclass with submodules calls ``self.eval()`` last). Whoever trains calls ``.train()``. In train
-    mode inputs are not checked (that would wait for the device at every step), and a kind that is fitted but not
-    trained only normalises.
+    A reducer starts in eval mode (a subclass with submodules calls ``self.eval()`` last), and ``fit`` leaves the mode
+    as it is. Whoever trains calls ``.train()``: inputs are then not checked (that would wait for the device at every
+    step), and a kind that is fitted but not trained only normalises.
 
     **DDP:** ``fit`` takes each rank's disjoint shard, uneven ones too; every rank ends with the statistics of all rows.
 
@@ -75,9 +69,8 @@ class GapReducer(nn.Module, ABC):
             raise ValueError(f"dim must be at least 1, got {dim}")
         if fit_samples is not None and fit_samples < 2:
             raise ValueError(f"fit_samples must be at least 2, or null for all, got {fit_samples}")
-        if (self.needs_fit or fit_split is not None) and fit_split not in FIT_SPLITS:
-            choices = "; ".join(f"{name} ({meaning})" for name, meaning in FIT_SPLITS.items())
-            raise ValueError(f"{type(self).__name__}: fit_split must be one of: {choices}; got {fit_split!r}")
+        if self.needs_fit or fit_split is not None:
+            check_fit_split(fit_split, type(self).__name__)
         self.dim = dim
         self.fit_split = fit_split
         self.fit_samples = fit_samples
@@ -89,7 +82,7 @@ class GapReducer(nn.Module, ABC):
 
     @property
     def calibration_means(self) -> tuple[Tensor, Tensor] | None:
-        """Means (D,) of the unit image and text rows it was fitted on; ``None`` if it has none, or not of both."""
+        """Means (D,) of unit rows, if they are what it centres on, wholly, so that only their error is left."""
         return None
 
     @property
@@ -104,10 +97,6 @@ class GapReducer(nn.Module, ABC):
             return ("image", "text")
         return ("image",) if num_images else ("text",)
 
-    def protocol_in_words(self) -> str:
-        """What its ``fit_split`` means."""
-        return FIT_SPLITS.get(self.fit_split or "", "nothing is fitted")
-
     def protocol(self, measured_split: str) -> str:
         """How its numbers on a split are to be read.
 
@@ -115,8 +104,7 @@ class GapReducer(nn.Module, ABC):
             measured_split: ``"train"``, ``"val"`` or ``"test"``.
 
         Returns:
-            ``"none"`` if nothing is fitted, ``"transductive"`` if it is fitted on the very split that is measured,
-            ``"inductive"`` otherwise.
+            ``"none"`` if nothing is fitted, ``"transductive"`` if it is on the measured split, or ``"inductive"``.
         """
         if not self.needs_fit:
             return "none"
@@ -133,13 +121,33 @@ class GapReducer(nn.Module, ABC):
         """
         if not self.needs_fit:
             return
+        self._fit_with(self._fit, embeddings)
+
+    @property
+    def recalibrates(self) -> bool:
+        """Whether :meth:`recalibrate` does anything: nobody needs to encode a split for nothing."""
+        return False
+
+    def recalibrate(self, embeddings: Embeddings) -> None:
+        """Replaces running statistics by exact ones, after a training inside a model.
+
+        Args:
+            embeddings: This rank's disjoint shard of the fit split, encoded with the final weights.
+
+        Raises:
+            ValueError: As :meth:`fit`.
+        """
+
+    def _fit_with(self, fit: Callable[[FitRows], None], embeddings: Embeddings) -> None:
         self._check_width(embeddings.image_features, "image")
         self._check_width(embeddings.text_features, "text")
-        device = self.fitted.device
-        rows = select_fit_rows(embeddings, self.fit_samples, seed=self.seed, device=device)
-        self._fit(rows)
-        self.num_fit_images.fill_(sum(rows_per_rank(len(rows.image_features), device)))
-        self.num_fit_texts.fill_(sum(rows_per_rank(len(rows.text_features), device)))
+        rows = select_fit_rows(embeddings, self.fit_samples, seed=self.seed, device=self.fitted.device)
+        fit(rows)
+        self._note_fitted(rows.image_features, self.num_fit_images)
+        self._note_fitted(rows.text_features, self.num_fit_texts)
+
+    def _note_fitted(self, features: Rows, count: Tensor) -> None:
+        count.fill_(sum(rows_per_rank(len(features), self.fitted.device)))
         self.fitted.fill_(True)
 
     def fit_image(self, image_features: Rows) -> None:
@@ -149,29 +157,22 @@ class GapReducer(nn.Module, ABC):
             image_features: ``(N, D)`` this rank's rows: a tensor, or rows that are read in chunks.
 
         Raises:
-            ValueError: As :meth:`fit`; also if this kind can only be fitted on both modalities together.
+            ValueError: As :meth:`fit`; also if this kind is fitted on both modalities together only.
         """
-        alone = type(self)._fit_image is not GapReducer._fit_image
-        self._fit_one(image_features, "image", self._fit_image if alone else None, self.num_fit_images, seed=self.seed)
+        self._fit_one(image_features, "image", self._fit_image, self.num_fit_images, seed=self.seed)
 
     def fit_text(self, text_features: Rows) -> None:
         """Fits the texts' statistics alone, see :meth:`fit_image`."""
-        alone = type(self)._fit_text is not GapReducer._fit_text
-        self._fit_one(text_features, "text", self._fit_text if alone else None, self.num_fit_texts, seed=self.seed + 1)
+        self._fit_one(text_features, "text", self._fit_text, self.num_fit_texts, seed=self.seed + 1)
 
-    def _fit_one(
-        self, features: Rows, modality: str, fit: Callable[[Rows], None] | None, count: Tensor, *, seed: int
-    ) -> None:
+    def _fit_one(self, features: Rows, modality: str, fit: Callable[[Rows], None], count: Tensor, *, seed: int) -> None:
         if not self.needs_fit:
             return
-        if fit is None:
-            raise ValueError(f"{type(self).__name__} is fitted on images and texts together, not on {modality}s alone")
         self._check_width(features, modality)
         device = self.fitted.device
         features = draw_unpaired(features, self.fit_samples, f"{modality}s", seed=seed, device=device)
         fit(features)
-        count.fill_(sum(rows_per_rank(len(features), device)))
-        self.fitted.fill_(True)
+        self._note_fitted(features, count)
 
     def affine_image(self) -> tuple[Tensor, Tensor]:
         """Scale and shift (D,) of images, for a kind that is N(scale * N(x) + shift).
@@ -199,7 +200,7 @@ class GapReducer(nn.Module, ABC):
             NotFittedError: If it needs fitting and is not fitted.
         """
         if not self.fitted_modalities:
-            raise NotFittedError(f"{type(self).__name__} is not fitted: there is nothing to save")
+            raise NotFittedError(f"there is nothing to save: {self._not_fitted()}")
         return save_reducer(self, path, provenance=provenance)
 
     @classmethod
@@ -230,8 +231,7 @@ class GapReducer(nn.Module, ABC):
             ``(..., D)`` unit vectors, float32 or, for such input, float64.
 
         Raises:
-            ValueError: If the width is not ``dim``; in eval mode also for rows that are zero, NaN or infinite, or
-                that have no direction left after the reduction.
+            ValueError: If the width is not ``dim``; in eval mode also for rows that have no direction, or none left.
             NotFittedError: In eval mode, before :meth:`fit`.
         """
         return self._reduce(image_features, "image", self._reduce_image)
@@ -251,11 +251,17 @@ class GapReducer(nn.Module, ABC):
 
     def _fit_image(self, image_features: Rows) -> None:
         """Sets the images' statistics. Written by kinds that fit each modality for itself."""
-        raise NotImplementedError(f"{type(self).__name__} has needs_fit = True and must write _fit or _fit_image")
+        self._refuse_to_fit_alone("image")
 
     def _fit_text(self, text_features: Rows) -> None:
         """Sets the texts' statistics, see :meth:`_fit_image`."""
-        raise NotImplementedError(f"{type(self).__name__} has needs_fit = True and must write _fit or _fit_text")
+        self._refuse_to_fit_alone("text")
+
+    def _refuse_to_fit_alone(self, modality: str) -> NoReturn:
+        name = type(self).__name__
+        if type(self)._fit is GapReducer._fit:
+            raise NotImplementedError(f"{name} has needs_fit = True and must write _fit or _fit_{modality}")
+        raise ValueError(f"{name} is fitted on images and texts together, not on {modality}s alone")
 
     @abstractmethod
     def _reduce_image(self, unit_rows: Tensor) -> Tensor:
@@ -265,33 +271,24 @@ class GapReducer(nn.Module, ABC):
     def _reduce_text(self, unit_rows: Tensor) -> Tensor:
         """``(M, D)`` unit rows to ``(M, D)`` rows of any norm."""
 
-    @property
-    def _only_normalises(self) -> bool:
-        return self.training and self.needs_fit and not self.trainable
-
     def _reduce(self, features: Tensor, modality: str, reduce: Callable[[Tensor], Tensor]) -> Tensor:
         check = not self.training
         if check and modality not in self.fitted_modalities:
-            self._raise_not_fitted(modality)
+            raise self._not_fitted()
         self._check_width(features, modality)
         rows = features.reshape(-1, self.dim)
-        rows = to_unit(
-            rows.to(torch.promote_types(rows.dtype, torch.float32)), modality, min_norm=MIN_NORM, check=check
-        )
-        if not self._only_normalises:
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        rows = to_unit(rows, modality, min_norm=MIN_NORM, check=check)
+        only_normalises = self.training and self.needs_fit and not self.trainable
+        if not only_normalises:
             rows = to_unit(reduce(rows), f"reduced {modality}", min_norm=MIN_REDUCED_NORM, check=check)
         return rows.view(features.shape)
 
-    def _raise_not_fitted(self, modality: str) -> NoReturn:
+    def _not_fitted(self) -> NotFittedError:
         name = type(self).__name__
         if bool(self.fitted):
-            raise NotFittedError(
-                f"{name} is fitted on {self.fitted_modalities[0]}s alone: call fit_{modality}() as well"
-            )
-        raise NotFittedError(
-            f"{name} is not fitted: call fit() with the embeddings of its fit_split "
-            f"({self.fit_split!r}), or load a checkpoint in which it is fitted"
-        )
+            return half_fitted(name, "image" if int(self.num_fit_images) else "text")
+        return not_fitted(name, self.fit_split)
 
     def _check_width(self, features: Tensor | Rows, modality: str) -> None:
         if len(features.shape) < 1 or features.shape[-1] != self.dim:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from i0t.gap_reducers.base import GapReducer, Rows
 from i0t.gap_reducers.fit_rows import unit_mean
+from i0t.gap_reducers.strength import check_strength
 
 
 class Posthoc(GapReducer):
@@ -24,7 +25,7 @@ class Posthoc(GapReducer):
         dim: D.
         fit_split: Split of the means, see :class:`~i0t.gap_reducers.base.GapReducer`. Required.
         fit_samples: Images to take the means of (I0T Table 3), with all their texts; ``None`` for all.
-        strength: 1 for I0T_post, 0 for no reduction.
+        strength: Share of the mean that is subtracted: 1 for I0T_post, 0 for no reduction.
         seed: Of the draw of ``fit_samples``.
 
     Raises:
@@ -45,16 +46,16 @@ class Posthoc(GapReducer):
         seed: int = 0,
     ) -> None:
         super().__init__(dim, fit_split=fit_split, fit_samples=fit_samples, seed=seed)
-        if not 0 <= strength < float("inf"):
-            raise ValueError(f"strength must be at least 0 and finite, got {strength}")
+        check_strength(strength)
         self.strength = strength
         self.register_buffer("image_mean", torch.zeros(dim))
         self.register_buffer("text_mean", torch.zeros(dim))
 
     @property
     def calibration_means(self) -> tuple[Tensor, Tensor] | None:
-        """The means that are subtracted, before ``strength``."""
-        return (self.image_mean, self.text_mean) if len(self.fitted_modalities) == 2 else None
+        """The means that are subtracted; ``None`` unless they are subtracted whole."""
+        centres = self.strength == 1 and len(self.fitted_modalities) == 2
+        return (self.image_mean, self.text_mean) if centres else None
 
     def _fit_image(self, image_features: Rows) -> None:
         self.image_mean.copy_(unit_mean(image_features, "image", device=self.fitted.device))

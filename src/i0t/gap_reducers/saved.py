@@ -1,7 +1,7 @@
 """Saved gap reducers, used from NumPy alone: this module imports no torch.
 
-Every reducer here maps a row x of a modality to N(scale * N(x) + shift), N the L2 normalisation, so that four vectors
-are all that a service needs.
+Every reducer here but ``layer_norm`` maps a row x of a modality to N(scale * N(x) + shift), N the L2 normalisation, so
+that four vectors are all that a service needs.
 
 A saved reducer is one safetensors file, whose metadata hold its description; the JSON file beside it is a copy of the
 description for people to read, and is not read back.

@@ -16,6 +16,7 @@ from torch import nn
 
 from i0t import __version__
 from i0t.gap_reducers.errors import NotAffineError
+from i0t.gap_reducers.fit_splits import FIT_SPLITS
 from i0t.gap_reducers.saved import FORMAT, METADATA_KEY, check_path, read_saved, tensors_hash, write_aside
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def save_reducer(reducer: GapReducer, path: str | Path, *, provenance: Mapping[s
         "fit_split": reducer.fit_split,
         "num_fit_images": int(reducer.num_fit_images),
         "num_fit_texts": int(reducer.num_fit_texts),
-        "protocol": reducer.protocol_in_words(),
+        "protocol": FIT_SPLITS.get(reducer.fit_split or "", "nothing is fitted"),
         "provenance": dict(provenance or {}),
         "versions": {"i0t": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
         "sha256": tensors_hash(tensors),

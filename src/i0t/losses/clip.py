@@ -1,6 +1,6 @@
-"""CLIP's symmetric contrastive loss over the global batch.
+"""CLIP's symmetric contrastive loss.
 
-Shapes: B rows of this rank, N = W * B rows over all W ranks, D embedding width.
+Shapes: B rows of this rank, N columns (W * B over all W ranks, or B with local negatives), D embedding width.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from i0t.distributed import all_gather_with_grad, rank
+from i0t.losses.checks import as_loss_rows, check_label_smoothing
+from i0t.losses.negatives import Negatives, check_negatives, gather_columns, own_column
 
 
 def clip_loss(
@@ -19,11 +20,12 @@ def clip_loss(
     *,
     logit_bias: Tensor | None = None,
     label_smoothing: float = 0.0,
+    negatives: Negatives = "global",
 ) -> dict[str, Tensor]:
     """Mean of the image-to-text and the text-to-image cross entropy (Radford et al. 2021, Fig. 3).
 
-    Row i of this rank is told from the texts (images) of all ranks, so the negatives are global. Computed in float32
-    or better with autocast off: at a logit scale of 100 bfloat16 logits are wrong by up to 0.25.
+    Row i of this rank is told from the texts (images) of all ranks, or of this rank alone. Computed in float32 or
+    better with autocast off: at a logit scale of 100 bfloat16 logits are wrong by up to 0.25.
 
     Args:
         image_features: ``(B, D)`` unit rows of this rank.
@@ -32,12 +34,13 @@ def clip_loss(
         logit_bias: ``()`` or ``None``. The softmax does not see a constant: it is added only so that a model that has
             this parameter finds it in the graph (DDP stops at parameters without gradient).
         label_smoothing: Share of the target spread over all N columns (Long-CLIP: 0.1; I0T's cyclic path: 0).
+        negatives: ``"global"`` or ``"local"``, see :class:`ClipLoss`.
 
     Returns:
         ``"loss"`` and, the same, ``"contrastive"``: ``()``, nats, the mean over this rank's rows.
 
     Raises:
-        ValueError: If the shapes differ, or ranks hold different numbers of rows.
+        ValueError: If the shapes differ, ``negatives`` is neither, or ranks hold different numbers of rows.
 
     Example:
         >>> x = torch.eye(2)
@@ -46,46 +49,18 @@ def clip_loss(
     """
     with torch.autocast(image_features.device.type, enabled=False):
         image, text = as_loss_rows(image_features, text_features)
-        all_image, all_text = gather_pairs(image, text)
+        all_image, all_text = gather_columns(image, text, negatives=negatives)
         contrastive = contrastive_loss(
             image,
             text,
             all_image,
             all_text,
-            logit_scale=logit_scale.to(image.dtype),
+            own_column=own_column(image, negatives),
+            logit_scale=logit_scale,
             logit_bias=logit_bias,
             label_smoothing=label_smoothing,
         )
     return {"loss": contrastive, "contrastive": contrastive}
-
-
-def as_loss_rows(image_features: Tensor, text_features: Tensor) -> tuple[Tensor, Tensor]:
-    """Both inputs in one dtype of at least float32.
-
-    Raises:
-        ValueError: If they are not two matrices of the same shape.
-    """
-    if image_features.ndim != 2 or image_features.shape != text_features.shape:
-        raise ValueError(
-            f"the loss needs one text per image, two (B, D) matrices, but got image features "
-            f"{tuple(image_features.shape)} and text features {tuple(text_features.shape)}"
-        )
-    dtype = torch.promote_types(torch.promote_types(image_features.dtype, text_features.dtype), torch.float32)
-    return image_features.to(dtype), text_features.to(dtype)
-
-
-def gather_pairs(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    """All ranks' image and text rows, in one collective.
-
-    Args:
-        image: ``(B, D)``.
-        text: ``(B, D)``.
-
-    Returns:
-        ``(N, D)`` and ``(N, D)``.
-    """
-    both = all_gather_with_grad(torch.stack([image, text], dim=1))  # (N, 2, D)
-    return both[:, 0], both[:, 1]
 
 
 def contrastive_loss(
@@ -94,17 +69,19 @@ def contrastive_loss(
     all_image: Tensor,
     all_text: Tensor,
     *,
+    own_column: Tensor,
     logit_scale: Tensor,
     logit_bias: Tensor | None,
     label_smoothing: float,
 ) -> Tensor:
-    """Local rows against gathered columns, in both directions.
+    """This rank's rows against all columns, in both directions.
 
     Args:
         image: ``(B, D)`` of this rank.
         text: ``(B, D)`` of this rank.
-        all_image: ``(N, D)`` in rank order.
-        all_text: ``(N, D)`` in rank order.
+        all_image: ``(N, D)``.
+        all_text: ``(N, D)``.
+        own_column: ``(B,)`` int64, the column of each row's own pair.
         logit_scale: ``()``.
         logit_bias: ``()`` or ``None``.
         label_smoothing: In ``[0, 1)``.
@@ -112,10 +89,9 @@ def contrastive_loss(
     Returns:
         ``()``, the mean over this rank's rows and both directions.
     """
-    num_rows = len(image)
-    own_column = torch.arange(num_rows, device=image.device) + rank() * num_rows
-    image_logits = logit_scale * image @ all_text.T  # (B, N)
-    text_logits = logit_scale * text @ all_image.T
+    scale = logit_scale.to(image.dtype)
+    image_logits = scale * image @ all_text.T  # (B, N)
+    text_logits = scale * text @ all_image.T
     if logit_bias is not None:
         image_logits, text_logits = image_logits + logit_bias, text_logits + logit_bias
     image_loss = F.cross_entropy(image_logits, own_column, label_smoothing=label_smoothing)
@@ -126,20 +102,24 @@ def contrastive_loss(
 class ClipLoss(nn.Module):
     """CLIP's contrastive loss, see :func:`clip_loss`.
 
-    **DDP:** one all-gather of the features per step, with gradients.
+    **DDP:** with global negatives one all-gather of the features per step, with gradients; with local ones none, and
+    the average of the ranks' losses is that of W separate batches.
 
     Args:
         label_smoothing: Share of the target spread over all columns.
+        negatives: ``"global"``: rows of all ranks, as published for the contrastive loss alone. ``"local"``: each
+            rank's own, see :class:`~i0t.losses.cyclip.CyClipLoss`.
 
     Raises:
-        ValueError: If ``label_smoothing`` is outside ``[0, 1)``.
+        ValueError: If ``label_smoothing`` is outside ``[0, 1)`` or ``negatives`` is neither.
     """
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: float = 0.0, negatives: Negatives = "global") -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+        check_label_smoothing(label_smoothing)
+        check_negatives(negatives)
         self.label_smoothing = label_smoothing
+        self.negatives = negatives
 
     def forward(
         self, image_features: Tensor, text_features: Tensor, logit_scale: Tensor, logit_bias: Tensor | None = None
@@ -151,4 +131,5 @@ class ClipLoss(nn.Module):
             logit_scale,
             logit_bias=logit_bias,
             label_smoothing=self.label_smoothing,
+            negatives=self.negatives,
         )

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,15 @@ _PROBES = (
     "word " * 400,
 )
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+@runtime_checkable
+class CountsTruncated(Protocol):
+    """A tokenizer that knows which texts it cuts."""
+
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        """How many texts have more tokens than the context holds."""
+        ...
 
 
 class ClipOutput(NamedTuple):
@@ -43,7 +52,7 @@ class ClipModel(nn.Module):
     Args:
         clip: An open_clip model: ``encode_image``, ``encode_text``, ``logit_scale`` (its logarithm).
         transform: Turns what the data module reads into what the image tower takes.
-        tokenizer: Turns a list of strings into ``(T, L)`` int64.
+        tokenizer: Turns a list of strings into ``(T, L)`` int64; see :class:`CountsTruncated`.
         embed_dim: D, the width of the shared space.
         max_logit_scale: Largest temperature inverse that training may reach; ``None``: no bound.
         train_transform: With augmentation, for training; ``None``: ``transform``.
@@ -78,6 +87,11 @@ class ClipModel(nn.Module):
             if isinstance(part, nn.Module):
                 self._frozen.append(part.eval())
 
+    def freeze_all(self) -> None:
+        """Takes everything out of training: both towers, the logit scale and the bias, which no clamp moves either."""
+        self.freeze(self.clip)
+        self.max_logit_scale = None
+
     def train(self, mode: bool = True) -> ClipModel:
         """As for every module, except for what is frozen."""
         super().train(mode)
@@ -106,6 +120,14 @@ class ClipModel(nn.Module):
         """The logit scale and bias as numbers (waits for the device)."""
         scale, bias = self.logits()
         return scale.item(), None if bias is None else bias.item()
+
+    def count_truncated(self, texts: Sequence[str]) -> int | None:
+        """How many texts have more tokens than the context holds, start and end included; such texts are cut.
+
+        Returns:
+            The number; ``None`` where the tokenizer is somebody's own and has no ``count_truncated``.
+        """
+        return self.tokenizer.count_truncated(texts) if isinstance(self.tokenizer, CountsTruncated) else None
 
     def identity(self) -> dict[str, str]:
         """What its features depend on: a hash of all weights and buffers, the transform and the tokenizer.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from i0t.models.base import ClipModel
 from i0t.models.fitting import load_weights as copy_weights
+from i0t.models.truncation import count_hugging_face
 from i0t.models.weights import read_weights
 
 _WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -61,6 +62,10 @@ class FixedLengthTokenizer:
             list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         )
         return encoded["input_ids"]
+
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        """How many texts have more than L tokens, special ones included."""
+        return count_hugging_face(self.tokenizer, texts, context_length=self.context_length)
 
 
 class Towers(nn.Module):

@@ -52,6 +52,10 @@ class WordTokenizer:
         ids = [self._encode(text) for text in texts]
         return torch.tensor([row + [PAD] * (self.context_length - len(row)) for row in ids], dtype=torch.int64)
 
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        """Zero: a caption that is too long is an error, not cut."""
+        return 0
+
     def _encode(self, text: str) -> list[int]:
         words = text.split(self.separator)
         unknown = [word for word in words if word not in self.token_of]

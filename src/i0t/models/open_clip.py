@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from i0t.models.architectures import preprocess_of, quick_gelu_of, register_architecture, trained_with_quick_gelu
 from i0t.models.base import ClipModel
+from i0t.models.dropout import add_dropout
 from i0t.models.fitting import check_positions, convert, load_weights
 from i0t.models.tokenizers import ArchitectureTokenizer, context_length_of, hub_name
 from i0t.models.weights import Weights, check_activation_of_tag, check_training, find_weights, read_weights
@@ -50,6 +51,8 @@ class OpenClip(ClipModel):
         logit_scale: Set after loading, the factor itself (I0T: 100); ``None``: the weights' own.
         logit_bias: Likewise (SigLIP: -10); a number gives a model without bias one.
         max_logit_scale: Bound of the factor in training; ``None``: no bound.
+        dropout: Share of attention weights and MLP outputs that training sets to zero in both towers (I0T's two
+            views: 0.1); 0: none. Features in eval mode are the same.
         lock_image: The image tower is not trained and stays in eval mode (batch statistics, dropout).
         lock_text: The text tower likewise.
         grad_checkpointing: Compute activations twice to save memory.
@@ -82,6 +85,7 @@ class OpenClip(ClipModel):
         logit_scale: float | None,
         logit_bias: float | None,
         max_logit_scale: float | None,
+        dropout: float,
         lock_image: bool,
         lock_text: bool,
         grad_checkpointing: bool,
@@ -120,7 +124,20 @@ class OpenClip(ClipModel):
             weights_files=() if file is None else (file,),
         )
         self.description = _describe(name, quick_gelu, clip, context_length)
+        self._add_dropout(name, dropout, lock_image, lock_text)
         self._prepare_training(name, lock_image, lock_text, grad_checkpointing, compile)
+
+    def _add_dropout(self, name: str, dropout: float, lock_image: bool, lock_text: bool) -> None:
+        """Into the towers that are trained: a locked one stays in eval mode."""
+        if dropout == 0:
+            return
+        if lock_image and lock_text:
+            raise ValueError(f"model.dropout={dropout} would be ignored: both towers are locked")
+        clip: Any = self.clip
+        if not lock_image:
+            add_dropout(clip.visual, dropout, name=f"the image tower of {name}")
+        if not lock_text:
+            add_dropout(_text_tower(clip), dropout, name=f"the text tower of {name}")
 
     def _prepare_training(
         self, name: str, lock_image: bool, lock_text: bool, grad_checkpointing: bool, compile: bool
@@ -138,7 +155,7 @@ class OpenClip(ClipModel):
             clip.set_grad_checkpointing(True)
         if compile:
             # In place: a wrapper of torch.compile would put "_orig_mod." into the names of the state dict.
-            for tower in (clip.visual, getattr(clip, "text", None) or clip.transformer):
+            for tower in (clip.visual, _text_tower(clip)):
                 tower.compile()
 
     def prepare(self, clip: Any) -> None:
@@ -167,6 +184,11 @@ class OpenClip(ClipModel):
     def encode_text(self, tokens: Tensor) -> Tensor:
         """``(T, L)`` tokens to ``(T, D)`` un-normalised features."""
         return self.clip.encode_text(tokens, normalize=False)  # type: ignore[operator]
+
+
+def _text_tower(clip: Any) -> nn.Module:
+    """What holds the blocks of the text tower."""
+    return getattr(clip, "text", None) or clip.transformer
 
 
 def _text_parts(clip: nn.Module) -> list[nn.Module | nn.Parameter]:

@@ -5,14 +5,16 @@ L is the context length, T the number of texts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import open_clip
 from huggingface_hub import constants
-from open_clip.tokenizer import HFTokenizer
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor
+
+from i0t.models.truncation import count_architecture, count_byte_pairs
 
 DEFAULT_CONTEXT_LENGTH = 77
 
@@ -45,7 +47,7 @@ class ArchitectureTokenizer:
         self._architecture = architecture
         self._folder = folder
         self._local_files_only = local_files_only
-        self._tokenize: Callable[..., Tensor] | None = None
+        self._tokenize: SimpleTokenizer | HFTokenizer | None = None
 
     def load(self) -> None:
         """Reads the tokenizer now.
@@ -96,3 +98,11 @@ class ArchitectureTokenizer:
         self.load()
         assert self._tokenize is not None, "just loaded"
         return self._tokenize(list(texts)).long()
+
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        """How many texts have more than L tokens, start and end included."""
+        self.load()
+        if isinstance(self._tokenize, SimpleTokenizer):
+            return count_byte_pairs(self._tokenize, texts, context_length=self.context_length)
+        assert self._tokenize is not None, "just loaded"
+        return count_architecture(self._tokenize, texts, context_length=self.context_length)

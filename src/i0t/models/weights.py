@@ -33,6 +33,24 @@ _OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "clip.")
 
 
+class _NumpyValue:
+    """Stands where a checkpoint holds a NumPy number or array (random states, best scores), which is not rebuilt."""
+
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+# NumPy's own functions are not called: what they make of a forged file is not theirs to guard against.
+_NUMPY_NAMES = (
+    "numpy.ndarray",
+    "numpy.dtype",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+)
+
+
 class Weights(NamedTuple):
     """A state dict and what its file says about itself.
 
@@ -161,7 +179,8 @@ def _read_torch(file: Path) -> Any:
     # Mapped into memory, a checkpoint's optimizer state is never read.
     mapped = zipfile.is_zipfile(file)
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+        with torch.serialization.safe_globals([(_NumpyValue, name) for name in _NUMPY_NAMES]):
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{file} is no torch file, or holds more than tensors and plain containers, which are not loaded for "

@@ -31,6 +31,12 @@ def fit(options: argparse.Namespace) -> str:
         reducer, names = _fit_on_set(node, options)
     else:
         reducer, names = _fit_on_rows(node, options)
+    if not reducer.needs_fit:
+        raise ValueError(
+            f"{type(reducer).__name__} is not fitted on embeddings: it is trained inside a model, with train.py"
+            if reducer.trainable
+            else f"{type(reducer).__name__} has nothing to fit"
+        )
     reducer.save(options.output, provenance={"files": names, "config": node})
     counts = [
         f"{int(n):,} {what}" for n, what in ((reducer.num_fit_images, "images"), (reducer.num_fit_texts, "texts"))

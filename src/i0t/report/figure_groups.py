@@ -13,24 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from i0t.analysis.activation_change import ActivationChange
 from i0t.analysis.activations import activation_profile
 from i0t.embeddings import EmbeddingSet
 from i0t.evaluation.results import RowResult
-from i0t.report.figures import Points, draw_activations, draw_cosines, draw_curves, draw_projection, history_panels
+from i0t.report.detail_figures import draw_details
+from i0t.report.figures import Points, draw_cosines, draw_curves, draw_projection, history_panels
+from i0t.report.panel import Panel
 from i0t.report.samples import choose_rows, matched_and_unmatched_cosines, paired_projection, sample_pairs
 from i0t.report.style import png_bytes
 
 _PROJECTED_PAIRS = 200
 _SAMPLED_COSINES = 10_000
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One drawn picture: its file name below ``figures/``, its bytes and what it shows in words."""
-
-    file: str
-    png: bytes
-    alt: str
+_ACTIVATIONS = "mean_activations"
 
 
 @dataclass(frozen=True)
@@ -70,8 +65,7 @@ def embedding_states(embeddings: EmbeddingSet, rows: Sequence[RowResult]) -> lis
                 f"{embeddings.num_images} and {embeddings.num_texts}: pass the set the row was measured on"
             )
         states.append(EmbeddingState(row.name, _on_cpu(row.image_features), _on_cpu(row.text_features)))
-    image, text = _on_cpu(embeddings.image_features), _on_cpu(embeddings.text_features)
-    raw = EmbeddingState("encoder output", F.normalize(image, dim=1), F.normalize(text, dim=1))
+    raw = _raw_state(embeddings)
     return states if any(_equal(raw, state) for state in states) else [raw, *states]
 
 
@@ -117,21 +111,28 @@ def projection_group(embeddings: EmbeddingSet, states: Sequence[EmbeddingState])
     return FigureGroup("The modality gap, seen", explanation, tuple(panels))
 
 
-def activation_group(states: Sequence[EmbeddingState]) -> FigureGroup:
-    """The mean of every dimension in both modalities."""
-    profiles = [activation_profile(state.image_features, state.text_features) for state in states]
-    limit = max(float(torch.cat([p.image_means, p.text_means]).abs().max()) for p in profiles)
-    panels = []
-    for number, (state, profile) in enumerate(zip(states, profiles, strict=True), start=1):
-        png = png_bytes(draw_activations(state.name, profile, limit=limit or 1.0))
-        alt = f"Mean of every dimension of {state.name}, images above, texts below"
-        panels.append(Panel(f"activations_{number}_{_slug(state.name)}.png", png, alt))
+def activation_group(embeddings: EmbeddingSet, states: Sequence[EmbeddingState]) -> FigureGroup:
+    """The mean of every dimension in both modalities, for runs that did not measure it."""
+    raw = _raw_state(embeddings)
+    before = activation_profile(raw.image_features, raw.text_features)
+    changes = {
+        state.name: ActivationChange(before, activation_profile(state.image_features, state.text_features))
+        for state in states
+    }
     explanation = (
-        "The mean of every embedding dimension over all images (above) and over all texts (below). A bar that stands "
-        "out is an offset that every image, or every text, carries whatever it shows; a few such dimensions can make "
-        "up most of the gap. Peaks are named as dimension: mean, and dimensions count from 1, as in the I0T paper."
+        "The mean of every embedding dimension over all images and over all texts. A bar that stands out is an offset "
+        "that every image, or every text, carries whatever it shows; a few such dimensions can make up most of the "
+        "gap. Peaks are named as dimension: mean, and dimensions count from 1, as in the I0T paper. A circle is a peak "
+        "as it was before the reducer."
     )
-    return FigureGroup("Which dimensions carry the gap", explanation, tuple(panels))
+    alt = f"Mean of every dimension of {', '.join(changes)}"
+    panel = Panel(f"{_ACTIVATIONS}.png", png_bytes(draw_details(changes)), alt, wide=len(changes) > 1)
+    return FigureGroup(next(iter(changes.values())).title, explanation, (panel,))
+
+
+def measures_activations(rows: Sequence[RowResult]) -> bool:
+    """Whether a row brings its mean activations, so that the report need not find them."""
+    return any(isinstance(detail, ActivationChange) for row in rows for detail in row.details.values())
 
 
 def cosine_group(embeddings: EmbeddingSet, states: Sequence[EmbeddingState]) -> FigureGroup:
@@ -158,6 +159,11 @@ def cosine_group(embeddings: EmbeddingSet, states: Sequence[EmbeddingState]) -> 
         f"At most {_SAMPLED_COSINES:,} random pairs of each kind."
     )
     return FigureGroup("Cosine similarities", explanation, tuple(panels))
+
+
+def _raw_state(embeddings: EmbeddingSet) -> EmbeddingState:
+    image, text = _on_cpu(embeddings.image_features), _on_cpu(embeddings.text_features)
+    return EmbeddingState("encoder output", F.normalize(image, dim=1), F.normalize(text, dim=1))
 
 
 def _on_cpu(features: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The figures of a report: each function draws prepared data and returns a matplotlib figure.
 
-Shapes: D embedding width, K sampled pairs.
+Shapes: K sampled pairs.
 """
 
 from __future__ import annotations
@@ -9,13 +9,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from i0t.analysis.activations import ActivationProfile
-from i0t.metrics.functional.activations import ActivationPeak
 from i0t.report.samples import CosineSample, Projection
 from i0t.report.style import (
     IMAGE_COLOR,
@@ -129,47 +125,6 @@ def draw_projection(title: str, projection: Projection, *, limit: float, paired:
     return figure
 
 
-def draw_activations(title: str, profile: ActivationProfile, *, limit: float) -> Figure:
-    """Mean activation in every dimension, images above texts, peaks with their dimension (counted from 1) and mean.
-
-    Args:
-        title: The row's name.
-        profile: Means ``(D,)`` and peaks.
-        limit: Both vertical axes run from ``-limit`` to ``limit``, so that panels compare.
-    """
-    figure, (top, bottom) = new_axes(title, width=5.4, height=3.8, rows=2)
-    _draw_bars(top, profile.image_means, profile.image_peaks, IMAGE_COLOR, "image mean")
-    _draw_bars(bottom, profile.text_means, profile.text_peaks, TEXT_COLOR, "text mean")
-    for axes in (top, bottom):
-        axes.set_ylim(-1.25 * limit, 1.25 * limit)
-    bottom.set_xlim(0, len(profile.text_means) + 1)
-    bottom.set_xlabel("dimension, counted from 1", fontsize=9, color=INK)
-    return figure
-
-
-def _draw_bars(axes: Axes, means: Tensor, peaks: Sequence[ActivationPeak], color: str, label: str) -> None:
-    dimensions = np.arange(1, len(means) + 1)
-    axes.vlines(dimensions, 0, means.numpy(), color=color, linewidth=max(0.7, min(3.0, 250 / len(means))))
-    axes.axhline(0, color="#9AA1AA", linewidth=0.7)
-    axes.set_ylabel(label, fontsize=9, color=color)
-    if not peaks:
-        note = f"no peak; largest absolute mean {float(means.abs().max()):.3f}"
-        axes.text(0.01, 0.93, note, transform=axes.transAxes, fontsize=8, va="top", color=INK)
-    for peak in peaks:
-        # Names stand on the side of the bar where there is room, so that those near the edge are not cut off.
-        left = peak.index_from_1 > 0.7 * len(means)
-        axes.annotate(
-            f"{peak.index_from_1}: {peak.mean:+.2f}",
-            (peak.index_from_1, peak.mean),
-            xytext=(-4 if left else 4, 0),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            va="center",
-            fontsize=8,
-            color=INK,
-        )
-
-
 def draw_cosines(title: str, cosines: CosineSample, *, limits: tuple[float, float], paired: bool) -> Figure:
     """Histograms of image-text cosines, matched and not, with both kinds inside a modality as outlines.
 
@@ -201,7 +156,8 @@ def draw_cosines(title: str, cosines: CosineSample, *, limits: tuple[float, floa
     axes.set_yticks([])
     axes.set_xlabel("cosine similarity", fontsize=9, color=INK)
     axes.set_ylabel("density", fontsize=9, color=INK)
-    axes.legend(fontsize=8, frameon=False)
+    axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # the legend stands above the bars, not on them
+    axes.legend(fontsize=8, frameon=False, loc="upper center", ncols=2, borderaxespad=0)
     return figure
 
 

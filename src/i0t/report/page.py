@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import jinja2
 
 from i0t.embeddings import EmbeddingSet
-from i0t.evaluation.compare import compare_rows
+from i0t.evaluation.compare import compare_rows, protocols_of
 from i0t.evaluation.results import RowResult
+from i0t.report.detail_sections import DetailSection, detail_sections
 from i0t.report.difference_table import EXPLANATION, DifferenceTable, format_difference
 from i0t.report.figure_groups import (
     FigureGroup,
@@ -20,6 +20,7 @@ from i0t.report.figure_groups import (
     activation_group,
     cosine_group,
     embedding_states,
+    measures_activations,
     projection_group,
     training_group,
 )
@@ -28,6 +29,7 @@ from i0t.report.retrieval_examples import RetrievalExample, example_pairs, image
 from i0t.report.style import png_bytes
 from i0t.report.table import ResultTable, describe_protocol, format_interval, format_number
 from i0t.report.thumbnails import ImageSource, data_uri, read_image, thumbnail_uri
+from i0t.report.whole_files import write_whole
 
 
 def write_report(
@@ -63,15 +65,20 @@ def write_report(
     """
     states = embedding_states(embeddings, rows)
     training = training_group(history)
-    groups = [projection_group(embeddings, states), activation_group(states), cosine_group(embeddings, states)]
+    groups = [projection_group(embeddings, states)]
+    if not measures_activations(rows):
+        groups.append(activation_group(embeddings, states))
+    groups.append(cosine_group(embeddings, states))
+    details = detail_sections(rows)
     examples, example_panel = _examples(embeddings, images)
     panels = [panel for group in [*([training] if training else []), *groups] for panel in group.panels]
+    panels += [section.panel for section in details]
     html = _template().render(
         title=title,
         summary=_summary(embeddings),
         table=_table_context(rows),
         differences=_differences_context(rows),
-        protocols=dict(rows[0].protocols) if rows else {},
+        protocols=protocols_of(rows),
         warnings=[
             *(("data", str(note)) for note in embeddings.provenance.get("warnings", ())),
             *((row.name, note) for row in rows for note in row.notes),
@@ -79,16 +86,16 @@ def write_report(
         training=_group_context(training) if training else None,
         examples=examples,
         groups=[_group_context(group) for group in groups],
+        details=[_detail_context(section) for section in details],
         retrieval=_retrieval(embeddings, rows, images),
         config_yaml=config_yaml,
         environment=environment,
         provenance={key: str(value) for key, value in embeddings.provenance.items()},
         notes=notes,
     )
-    (path.parent / "figures").mkdir(parents=True, exist_ok=True)
     for panel in [*panels, *([example_panel] if example_panel else [])]:
-        _write_whole(path.parent / "figures" / panel.file, panel.png)
-    _write_whole(path, html.encode("utf-8"))
+        write_whole(path.parent / "figures" / panel.file, panel.png)
+    write_whole(path, html)
 
 
 def _template() -> jinja2.Template:
@@ -98,15 +105,6 @@ def _template() -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(source)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _summary(embeddings: EmbeddingSet) -> str:
@@ -168,8 +166,23 @@ def _group_context(group: FigureGroup) -> dict[str, Any]:
     return {
         "heading": group.heading,
         "explanation": group.explanation,
-        "panels": [{"alt": panel.alt, "uri": data_uri("image/png", panel.png)} for panel in group.panels],
+        "panels": [_panel_context(panel) for panel in group.panels],
     }
+
+
+def _detail_context(section: DetailSection) -> dict[str, Any]:
+    return {
+        "heading": section.heading,
+        "explanation": section.explanation,
+        "panel": _panel_context(section.panel),
+        "headers": list(zip(section.headers, section.are_words, strict=True)) if section.lines else [],
+        "lines": [list(zip(line, section.are_words, strict=True)) for line in section.lines],
+        "sentence": section.sentence,
+    }
+
+
+def _panel_context(panel: Panel) -> dict[str, Any]:
+    return {"alt": panel.alt, "uri": data_uri("image/png", panel.png), "wide": panel.wide}
 
 
 def _examples(embeddings: EmbeddingSet, images: ImageSource | None) -> tuple[list[dict[str, str]], Panel | None]:

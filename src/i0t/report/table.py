@@ -27,6 +27,16 @@ _HEADLINE = MappingProxyType(
         "retrieval_1_caption/t2i_r1": "T→I R@1 1\N{NO-BREAK SPACE}cap.",
     }
 )
+_CAPTIONS = MappingProxyType(
+    {
+        "caption_correlation/tau_c": "τ_c",
+        "caption_correlation/tau_b": "τ_b",
+        "caption_preference/mean": "preferred",
+        "caption_score/mean": "score",
+        "caption_score/tau_c": "score τ_c",
+        "caption_score/tau_b": "score τ_b",
+    }
+)
 _OBJECT_BIAS = MappingProxyType({"object_bias/image": "MOAD image", "object_bias/text": "MOAD text"})
 
 _MEANINGS = MappingProxyType(
@@ -41,6 +51,12 @@ _MEANINGS = MappingProxyType(
         "retrieval/t2i_r1": "share of texts whose nearest image is a true one",
         "retrieval_1_caption/i2t_r1": "I→T R@1 where only the first caption of every image is there",
         "retrieval_1_caption/t2i_r1": "T→I R@1 where only the first caption of every image is there",
+        "caption_correlation/tau_c": "Kendall's tau-c of caption scores and human ratings",
+        "caption_correlation/tau_b": "Kendall's tau-b of caption scores and human ratings",
+        "caption_preference/mean": "share of pairs of captions whose preferred one scores higher, mean over kinds",
+        "caption_score/mean": "mean score of the captions",
+        "caption_score/tau_c": "Kendall's tau-c of the scores and the ratings in the file",
+        "caption_score/tau_b": "Kendall's tau-b of the scores and the ratings in the file",
     }
 )
 _ZERO_SHOT_MEANING = "zero-shot accuracy: share of images whose label is named by the nearest prompt"
@@ -54,7 +70,8 @@ def default_columns(rows: Sequence[RowResult]) -> dict[str, str]:
         rows: The rows of the comparison.
 
     Returns:
-        Metric key to header: gap, retrieval, one column per zero-shot label in order of appearance, object bias.
+        Metric key to header: gap, retrieval, one column per zero-shot label in order of appearance, caption scores,
+        object bias.
     """
     return default_headers(key for row in rows for key in row.metrics)
 
@@ -64,13 +81,17 @@ def default_headers(keys: Iterable[str]) -> dict[str, str]:
     present = dict.fromkeys(keys)
     labels = [key for key in present if key.startswith("zeroshot/") and key.count("/") == 1]
     zero_shot = {key: f"0-shot {key.removeprefix('zeroshot/')}" for key in labels}
-    return {key: header for key, header in {**_HEADLINE, **zero_shot, **_OBJECT_BIAS}.items() if key in present}
+    return {
+        key: header for key, header in {**_HEADLINE, **zero_shot, **_CAPTIONS, **_OBJECT_BIAS}.items() if key in present
+    }
 
 
 def format_number(key: str, value: float | None) -> str:
-    """A number as the table shows it: gap measures with four decimals as in the papers, the others with three."""
+    """A number as tables show it: gap measures with four decimals as in the papers, counts with none, others three."""
     if value is None:
         return MISSING
+    if key.rsplit("/", 1)[-1].startswith("num_"):
+        return f"{value:g}"
     return f"{value:.{4 if key.startswith('gap/') else 3}f}"
 
 

@@ -31,6 +31,7 @@ _LATEX = str.maketrans(
         "\N{EN DASH}": "--",
         "\N{MINUS SIGN}": "$-$",
         "\N{RIGHTWARDS ARROW}": r"$\rightarrow$",
+        "\N{GREEK SMALL LETTER TAU}": r"$\tau$",
         "\N{NO-BREAK SPACE}": "~",
         "\n": " ",
     }

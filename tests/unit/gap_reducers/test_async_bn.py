@@ -1,14 +1,21 @@
 import logging
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
+from i0t.data.base import Batch
 from i0t.data.embedding_formats import read_embeddings
-from i0t.gap_reducers.async_bn import AsyncBatchNorm, GlobalBatchNorm, draw_captions
+from i0t.gap_reducers.async_bn import AsyncBatchNorm, draw_captions
 from i0t.losses.clip import ClipLoss
 from i0t.losses.cyclip import CyClipLoss
+from i0t.models.base import ClipModel
+from i0t.module import ClipModule
 
 
 def reducer_for(embeddings, **arguments):
@@ -183,25 +190,6 @@ def test_divergence_is_an_error(make):
 # --- inside a model ---
 
 
-def test_train_mode_equals_batchnorm1d_over_steps():
-    """Outputs, gradients and running statistics of several float64 batches."""
-    torch.manual_seed(0)
-    norm, oracle = GlobalBatchNorm(4, momentum=0.3, eps=1e-4).double(), nn.BatchNorm1d(4, momentum=0.3, eps=1e-4)
-    oracle.double()
-    for size in (2, 5, 9):
-        rows = torch.randn(size, 4, dtype=torch.float64) * 2 + 3
-        ours, theirs = rows.clone().requires_grad_(), rows.clone().requires_grad_()
-        upstream = torch.randn(size, 4, dtype=torch.float64)
-        torch.testing.assert_close(norm(ours), oracle(theirs))
-        (norm(ours) * upstream).sum().backward()
-        (oracle(theirs) * upstream).sum().backward()
-        torch.testing.assert_close(ours.grad, theirs.grad)
-    torch.testing.assert_close(norm.running_mean, oracle.running_mean)
-    torch.testing.assert_close(norm.running_var, oracle.running_var)
-    torch.testing.assert_close(norm.weight.grad, oracle.weight.grad)
-    assert torch.autograd.gradcheck(norm, torch.randn(3, 4, dtype=torch.float64, requires_grad=True))
-
-
 def test_training_inside_a_model_makes_it_fitted(make):
     embeddings = make(16, 6)
     reducer = reducer_for(embeddings, momentum=1.0).train()
@@ -212,6 +200,154 @@ def test_training_inside_a_model_makes_it_fitted(make):
     after = reducer(embeddings.image_features, embeddings.text_features)[0]
     # momentum 1: the running statistics are the last batch's, but for the unbiased variance
     torch.testing.assert_close(after, before, rtol=0, atol=2e-3)
+
+
+class CachedFeatures(ClipModel):
+    """A frozen model whose "images" and "tokens" are features already."""
+
+    def __init__(self, dim, logit_scale):
+        clip = nn.Module()
+        clip.logit_scale = nn.Parameter(torch.tensor(logit_scale).log())
+        super().__init__(clip, transform=None, tokenizer=None, embed_dim=dim, max_logit_scale=None)
+        self.freeze(self.log_logit_scale)
+
+    def encode_image(self, images):
+        return images
+
+    def encode_text(self, tokens):
+        return tokens
+
+
+def train_in_a_module(reducer, embeddings, orders, batch_size, learning_rate):
+    """Through Lightning, as train.py does, on the given order of the pairs in each epoch."""
+    index = torch.cat([order[: len(order) // batch_size * batch_size] for order in orders])
+    batches = [
+        Batch(embeddings.image_features[i], embeddings.text_features[i], torch.arange(batch_size), i, i)
+        for i in index.split(batch_size)
+    ]
+    module = ClipModule(
+        CachedFeatures(reducer.dim, embeddings.logit_scale),
+        reducer,
+        reducer.loss,
+        optimizer=partial(torch.optim.AdamW, lr=learning_rate),
+        config={},
+    )
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader(batches, batch_size=None))
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
+@pytest.mark.parametrize("strength", [1.0, 0.6])
+def test_training_inside_a_model_equals_a_plain_loop_and_recalibrated_equals_fit(make, strength):
+    """Scale, shift and running statistics, in plain arithmetic on the same batches; then the statistics of fit."""
+    embeddings = make(40, 6, logit_scale=10.0)
+    orders = [torch.randperm(40, generator=torch.Generator().manual_seed(epoch)) for epoch in range(3)]
+    reducer = reducer_for(embeddings, loss=ClipLoss(), momentum=0.1, strength=strength)
+    train_in_a_module(reducer, embeddings, orders, 16, 0.02)
+
+    weight, bias = (torch.full((2, 6), v, dtype=torch.float64, requires_grad=True) for v in (1.0, 0.0))
+    mean, variance = torch.zeros(2, 6, dtype=torch.float64), torch.ones(2, 6, dtype=torch.float64)
+    optimizer = torch.optim.AdamW([weight, bias], lr=0.02, weight_decay=0.0)
+    for batch in torch.cat([order[:32] for order in orders]).split(16):
+        reduced = []
+        for k, features in enumerate((embeddings.image_features, embeddings.text_features)):
+            unit = features[batch].double() / features[batch].double().norm(dim=1, keepdim=True)
+            m, v = unit.sum(0) / 16, (unit - unit.sum(0) / 16).square().sum(0)
+            rows = (unit - strength * m) / (v / 16 + 1e-5).sqrt() * weight[k] + bias[k]
+            reduced.append(rows / rows.norm(dim=1, keepdim=True))
+            mean[k], variance[k] = 0.9 * mean[k] + 0.1 * m, 0.9 * variance[k] + 0.1 * v / 15
+        logits = 10 * reduced[0] @ reduced[1].T
+        loss = -(logits.log_softmax(1).diagonal().mean() + logits.log_softmax(0).diagonal().mean()) / 2
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for k, norm in enumerate((reducer.image_norm, reducer.text_norm)):
+        assert (norm.bias.abs() > 0.02).any()  # it did train
+        for found, expected in (
+            (norm.weight, weight[k]),
+            (norm.bias, bias[k]),
+            (norm.running_mean, mean[k]),
+            (norm.running_var, variance[k]),
+        ):
+            torch.testing.assert_close(found.detach().double(), expected.detach(), rtol=0, atol=1e-5)
+    assert (bool(reducer.fitted), int(reducer.num_fit_images), int(reducer.num_fit_texts)) == (True, 0, 0)
+
+    trained, exact = affine(reducer), fitted(embeddings, epochs=1, learning_rate=0.5)
+    reducer.recalibrate(embeddings)
+    for name, value in exact.named_buffers():
+        assert torch.equal(reducer.get_buffer(name), value), name
+    for name, value in trained.items():
+        assert torch.equal(affine(reducer)[name], value), name
+    assert (int(reducer.num_fit_images), int(reducer.num_fit_texts)) == (40, 40)
+    assert (reducer.calibration_means is None) == (strength != 1)
+
+
+def test_recalibrating_is_on_the_chosen_rows_and_training_on_forgets_them(make):
+    embeddings = make(40, 6, captions=2)
+    reducer = reducer_for(embeddings, fit_samples=10, seed=4, epochs=0)
+    expected = fitted(embeddings, fit_samples=10, seed=4, epochs=0)
+    with pytest.raises(ValueError, match=r"text features have shape \(80, 5\)"):
+        reducer.recalibrate(SimpleNamespace(**{**vars(embeddings), "text_features": torch.ones(80, 5)}))
+    with torch.inference_mode():  # as the engine encodes
+        reducer.recalibrate(embeddings)
+    for name, value in expected.named_buffers():
+        assert torch.equal(reducer.get_buffer(name), value), name
+    assert (int(reducer.num_fit_images), int(reducer.num_fit_texts)) == (10, 20)
+    reducer.train()(embeddings.image_features, embeddings.text_features)
+    assert (bool(reducer.fitted), int(reducer.num_fit_images), int(reducer.num_fit_texts)) == (True, 0, 0)
+
+
+def test_rows_that_cannot_be_used_leave_the_statistics_alone(make):
+    embeddings = make(20, 6)
+    reducer = reducer_for(embeddings, momentum=0.5).train()
+    reducer(embeddings.image_features, embeddings.text_features)
+    before = {name: value.clone() for name, value in reducer.state_dict().items()}
+    embeddings.text_features[3] = 0
+    with pytest.raises(ValueError, match="1 of 20 text features are zero"):
+        reducer.recalibrate(embeddings)
+    for name, value in reducer.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_without_exact_statistics_the_running_averages_stay(make):
+    """As published: after the fit, what momentum left of batches of one caption per image, by hand."""
+    embeddings = make(16, 6)
+    reducer = fitted(embeddings, epochs=2, batch_size=16, momentum=0.3, exact_statistics=False, learning_rate=0.1)
+    rows = embeddings.text_features.double() / embeddings.text_features.double().norm(dim=1, keepdim=True)
+    mean, variance = rows.mean(0), rows.var(0)  # every batch is the whole set, in another order
+    torch.testing.assert_close(reducer.text_norm.running_mean.double(), (1 - 0.7**2) * mean, rtol=0, atol=1e-6)
+    expected = 0.7**2 + (1 - 0.7**2) * variance
+    torch.testing.assert_close(reducer.text_norm.running_var.double(), expected, rtol=0, atol=1e-6)
+    assert (int(reducer.num_fit_images), reducer.recalibrates, reducer.calibration_means) == (16, False, None)
+    before = {name: value.clone() for name, value in reducer.state_dict().items()}
+    reducer.recalibrate(make(9, 6, seed=3))
+    for name, value in reducer.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    reducer.fit(embeddings)  # from scratch, not on top
+    for name, value in reducer.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_features_of_any_type_train_alike(make, dtype):
+    embeddings, other = make(24, 6), make(24, 6)
+    embeddings.image_features, embeddings.text_features = (
+        rows.half().float() for rows in (embeddings.image_features, embeddings.text_features)
+    )
+    other.image_features, other.text_features = (
+        rows.to(dtype) for rows in (embeddings.image_features, embeddings.text_features)
+    )
+    expected = fitted(embeddings, learning_rate=0.05)
+    for name, value in affine(fitted(other, learning_rate=0.05)).items():
+        torch.testing.assert_close(value, affine(expected)[name], rtol=0, atol=1e-5)
 
 
 def test_one_row_in_train_mode_is_an_error(make):
@@ -229,6 +365,9 @@ def test_one_row_in_train_mode_is_an_error(make):
         {"weight_decay": float("nan")},
         {"momentum": 0.0},
         {"eps": 0.0},
+        {"strength": -0.1},
+        {"strength": float("inf")},
+        {"exact_statistics": False, "epochs": 0},
         {"fit_split": None},
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from i0t.gap_reducers import AsyncBatchNorm, GapReducer, NoReducer, NotFittedError, Posthoc
+from i0t.gap_reducers import AsyncBatchNorm, GapReducer, LayerNorm, MeanShift, NoReducer, NotFittedError, Posthoc
 from i0t.gap_reducers.fit_rows import CHUNK_ROWS, select_fit_rows, unit_moments
 from i0t.losses.clip import ClipLoss
 
@@ -22,8 +22,16 @@ def async_bn(**arguments):
     return AsyncBatchNorm(DIM, **{"loss": ClipLoss(), "batch_size": 4, "learning_rate": 1e-2, **arguments})
 
 
-KINDS = {"none": lambda: NoReducer(DIM), "posthoc": posthoc, "async_bn": async_bn}
+KINDS = {
+    "none": lambda: NoReducer(DIM),
+    "posthoc": posthoc,
+    "async_bn": async_bn,
+    "mean_shift": lambda: MeanShift(DIM, fit_split="val"),
+    "layer_norm": lambda: LayerNorm(DIM),
+}
+FITTED_KINDS = ("posthoc", "async_bn", "mean_shift")
 kinds = pytest.mark.parametrize("kind", KINDS)
+fitted_kinds = pytest.mark.parametrize("kind", FITTED_KINDS)
 
 
 @pytest.fixture
@@ -64,8 +72,8 @@ def test_checkpoint_round_trip_with_weights_only(kind, embeddings):
     file.seek(0)
     loaded = KINDS[kind]()
     loaded.load_state_dict(torch.load(file, weights_only=True))
-    assert bool(loaded.fitted) == (kind != "none")
-    assert int(loaded.num_fit_images) == (0 if kind == "none" else 12)
+    assert bool(loaded.fitted) == (kind in FITTED_KINDS)
+    assert int(loaded.num_fit_images) == (12 if kind in FITTED_KINDS else 0)
     before, after = (r(embeddings.image_features, embeddings.text_features) for r in (reducer, loaded))
     for a, b in zip(before, after, strict=True):
         assert torch.equal(a, b)
@@ -96,13 +104,14 @@ def test_wrong_width_is_an_error_in_both_modes(kind, embeddings):
             reducer.train(mode).reduce_image(torch.ones(3, 5))
 
 
-@pytest.mark.parametrize("kind", ["posthoc", "async_bn"])
+@fitted_kinds
 def test_unfitted_use_raises_without_a_call_to_eval(kind, embeddings):
     reducer = KINDS[kind]()
     for reduce in (reducer.reduce_image, reducer.reduce_text):
         with pytest.raises(NotFittedError, match=r"call fit\(\) with the embeddings of its fit_split"):
             reduce(embeddings.image_features)
     assert issubclass(NotFittedError, RuntimeError)
+    assert issubclass(NotFittedError, ValueError)
 
 
 @kinds
@@ -117,7 +126,7 @@ def test_fit_leaves_the_mode_and_gradients_alone(kind, embeddings):
     assert image.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("kind", ["posthoc", "async_bn"])
+@fitted_kinds
 def test_fit_takes_inference_tensors_and_features_with_gradients(kind, embeddings):
     expected = KINDS[kind]()
     expected.fit(embeddings)
@@ -136,7 +145,7 @@ def test_fit_takes_inference_tensors_and_features_with_gradients(kind, embedding
             assert torch.equal(other.state_dict()[name], value), name
 
 
-@pytest.mark.parametrize("kind", ["posthoc", "async_bn"])
+@fitted_kinds
 def test_fitting_twice_equals_fitting_once(kind, make, embeddings):
     once, twice = KINDS[kind](), KINDS[kind]()
     twice.fit(make(9, DIM, seed=4))
@@ -146,7 +155,7 @@ def test_fitting_twice_equals_fitting_once(kind, make, embeddings):
         assert torch.equal(twice.state_dict()[name], value), name
 
 
-@pytest.mark.parametrize("kind", ["posthoc", "async_bn"])
+@fitted_kinds
 def test_fit_rejects_unusable_features(kind, embeddings):
     embeddings.text_features[5] = math.nan
     reducer = KINDS[kind]()
@@ -209,6 +218,16 @@ def test_a_users_reducer_needs_the_two_maps_and_fit_only_if_it_says_so(embedding
         Forgot(DIM, fit_split="test").fit(embeddings)
     with pytest.raises(TypeError, match="abstract"):
         GapReducer(DIM)
+
+
+def test_only_a_kind_with_running_statistics_recalibrates(embeddings):
+    for kind in KINDS:
+        reducer = KINDS[kind]()
+        assert reducer.recalibrates == (kind == "async_bn"), kind
+        before = {name: value.clone() for name, value in reducer.state_dict().items()}
+        reducer.recalibrate(embeddings)
+        changed = [name for name, value in reducer.state_dict().items() if not torch.equal(before[name], value)]
+        assert bool(changed) == reducer.recalibrates, kind
 
 
 # --- which rows, and their statistics ---

@@ -7,8 +7,19 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from i0t.gap_reducers import AsyncBatchNorm, GapReducer, NoReducer, NotFittedError, Posthoc, load
+from i0t.gap_reducers import (
+    AsyncBatchNorm,
+    GapReducer,
+    LayerNorm,
+    MeanShift,
+    NoReducer,
+    NotFittedError,
+    Posthoc,
+    load,
+)
 from i0t.gap_reducers.errors import NotAffineError
 from i0t.losses.clip import ClipLoss
 from i0t.losses.cyclip import CyClipLoss
@@ -21,10 +32,26 @@ def posthoc():
 
 
 def async_bn():
-    return AsyncBatchNorm(DIM, loss=CyClipLoss(), batch_size=8, learning_rate=0.05, momentum=0.2, eps=1e-4)
+    return AsyncBatchNorm(
+        DIM, loss=CyClipLoss(), batch_size=8, learning_rate=0.05, momentum=0.2, eps=1e-4, strength=0.7
+    )
 
 
-KINDS = {"none": lambda: NoReducer(DIM), "posthoc": posthoc, "async_bn": async_bn}
+def layer_norm():
+    reducer = LayerNorm(DIM, strength=0.6)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in reducer.parameters():  # as if it were trained
+        parameter.data += 0.3 * torch.randn(DIM, generator=generator)
+    return reducer
+
+
+KINDS = {
+    "none": lambda: NoReducer(DIM),
+    "posthoc": posthoc,
+    "async_bn": async_bn,
+    "mean_shift": lambda: MeanShift(DIM, fit_split="test", direction="difference", strength=-0.4),
+    "mean_shift_unit": lambda: MeanShift(DIM, fit_split="test", strength=0.5),
+}
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -124,9 +151,9 @@ print("torch" in sys.modules, Posthoc.__name__)
 # --- files ---
 
 
-@kinds
+@pytest.mark.parametrize("kind", [*KINDS, "layer_norm"])
 def test_a_torch_reducer_comes_back_with_all_its_state(kind, embeddings, tmp_path):
-    reducer = fitted(kind, embeddings)
+    reducer = layer_norm() if kind == "layer_norm" else fitted(kind, embeddings)
     path = reducer.save(tmp_path / "r.safetensors", provenance={"files": {"image": "a.npy"}})
     for cls in (type(reducer), GapReducer):
         again = cls.load(path)
@@ -134,8 +161,8 @@ def test_a_torch_reducer_comes_back_with_all_its_state(kind, embeddings, tmp_pat
         assert not again.training
         for name, value in reducer.state_dict().items():
             assert torch.equal(again.state_dict()[name], value), name
-        for name in ("dim", "fit_split", "fit_samples", "seed"):
-            assert getattr(again, name) == getattr(reducer, name)
+        for name in ("dim", "fit_split", "fit_samples", "seed", "strength", "direction", "exact_statistics"):
+            assert getattr(again, name, None) == getattr(reducer, name, None)
         for a, b in zip(
             *(r(embeddings.image_features, embeddings.text_features) for r in (reducer, again)), strict=True
         ):
@@ -207,7 +234,7 @@ def test_a_file_is_written_whole_or_not_at_all(embeddings, tmp_path, monkeypatch
 
 
 def test_what_cannot_be_saved(tmp_path):
-    with pytest.raises(NotFittedError, match="Posthoc is not fitted: there is nothing to save"):
+    with pytest.raises(NotFittedError, match="there is nothing to save: Posthoc is not fitted"):
         posthoc().save(tmp_path / "r.safetensors")
     with pytest.raises(ValueError, match=r"is saved as \.safetensors, got .*r\.npz"):
         NoReducer(3).save(tmp_path / "r.npz")
@@ -251,6 +278,33 @@ def test_a_kind_that_is_not_affine_is_saved_for_torch_alone(embeddings, tmp_path
         GapReducer.load(path)
     with pytest.raises(ValueError, match="Flip is fitted on images and texts together, not on images alone"):
         flip.fit_image(embeddings.image_features)
+
+
+def test_a_layer_norm_is_saved_for_torch_alone_and_says_how_it_is_used(tmp_path):
+    path = layer_norm().save(tmp_path / "r.safetensors")
+    assert json.loads((tmp_path / "r.json").read_text())["affine"] is False
+    with pytest.raises(ValueError, match=r"LayerNorm is not of the form .* cannot be used from NumPy alone"):
+        load(path)
+    for affine in (GapReducer.load(path).affine_image, GapReducer.load(path).affine_text):
+        with pytest.raises(
+            NotAffineError, match=r"its? .*own mean and deviation\. Train it inside a model \(train\.py"
+        ):
+            affine()
+
+
+@pytest.mark.parametrize(("kind", "later"), [("async_bn", {"strength", "exact_statistics"}), ("posthoc", {"strength"})])
+def test_files_from_before_an_argument_existed_load_with_its_default(kind, later, embeddings, tmp_path):
+    path = fitted(kind, embeddings).save(tmp_path / "r.safetensors")
+    with safe_open(path, framework="np") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+        description = json.loads(file.metadata()["i0t"])
+    assert later < description["arguments"].keys()
+    description["arguments"] = {k: v for k, v in description["arguments"].items() if k not in later}
+    save_file(tensors, path, {"i0t": json.dumps(description)})
+    again = GapReducer.load(path)
+    assert again.strength == 1
+    assert getattr(again, "exact_statistics", True) is True
+    np.testing.assert_array_equal(load(path).maps["image"].scale, tensors["image.scale"])
 
 
 def test_an_argument_that_is_no_attribute_is_named(tmp_path):
@@ -308,14 +362,27 @@ def test_calibration_means_are_those_of_unit_rows(embeddings):
         rows = rows.double().numpy()
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(0)
 
-    for reducer in (Posthoc(DIM, fit_split="test", strength=0.5), AsyncBatchNorm(DIM, loss=None, epochs=0)):
+    for reducer in (Posthoc(DIM, fit_split="test"), AsyncBatchNorm(DIM, loss=None, epochs=0)):
         assert reducer.calibration_means is None
         reducer.fit(embeddings)
         image, text = reducer.calibration_means
         np.testing.assert_allclose(image, mean(embeddings.image_features), atol=1e-7)
         np.testing.assert_allclose(text, mean(embeddings.text_features), atol=1e-7)
         assert (int(reducer.num_fit_images), int(reducer.num_fit_texts)) == (40, 80)
-    assert NoReducer(DIM).calibration_means is None
+
+
+def test_what_does_not_centre_predicts_no_gap(embeddings):
+    """The remaining gap is the error of the means only where both means go to zero."""
+    for reducer in (
+        NoReducer(DIM),
+        LayerNorm(DIM),
+        Posthoc(DIM, fit_split="test", strength=0.5),
+        MeanShift(DIM, fit_split="test", direction="difference", strength=0.5),
+        AsyncBatchNorm(DIM, loss=None, epochs=0, strength=0.9),
+        AsyncBatchNorm(DIM, loss=ClipLoss(), epochs=1, batch_size=8, exact_statistics=False),
+    ):
+        reducer.fit(embeddings)
+        assert reducer.calibration_means is None
 
 
 def test_a_tensor_and_a_file_read_in_chunks_give_the_same(tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
-"""Naive oracles of the losses: plain loops over Python floats."""
+"""Naive oracles of the losses: plain loops over Python floats, and NumPy for eigenvectors."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,9 +38,78 @@ def naive_cyclic(x, y, scale):
     return batch / scale**2 * cross, batch / scale**2 * intra
 
 
+def softmax(logits):
+    exponentials = [math.exp(v - max(logits)) for v in logits]
+    return [e / sum(exponentials) for e in exponentials]
+
+
+def retrieve(query, patterns, beta):
+    weights = softmax([beta * dot(query, p) for p in patterns])
+    mixed = [sum(w * p[d] for w, p in zip(weights, patterns, strict=True)) for d in range(len(query))]
+    return [v / math.sqrt(dot(mixed, mixed)) for v in mixed]
+
+
+def naive_cloob(x, y, inv_tau, beta):
+    """(stored images, stored texts): tau times the mean of -ln(exp(k_ii) / sum of exp(k_ij) over the other j)."""
+    x, y = x.double().tolist(), y.double().tolist()
+    rows = range(len(x))
+    losses = []
+    for stored, anchors, positives in ((x, x, y), (y, y, x)):
+        anchors = [retrieve(row, stored, beta) for row in anchors]
+        positives = [retrieve(row, stored, beta) for row in positives]
+        total = 0.0
+        for i in rows:
+            odds = [math.exp(inv_tau * dot(anchors[i], positives[j])) for j in rows]
+            total -= math.log(odds[i] / sum(odds[j] for j in rows if j != i))
+        losses.append(total / len(x) / inv_tau)
+    return losses
+
+
+def squared_distance(a, b):
+    return sum((p - q) ** 2 for p, q in zip(a, b, strict=True))
+
+
+def naive_uniformity(x):
+    x = x.double().tolist()
+    affinities = [math.exp(-2 * squared_distance(x[i], x[j])) for j in range(len(x)) for i in range(j)]
+    return math.log(sum(affinities) / len(affinities))
+
+
+def naive_cross_uniformity(x, y):
+    x, y = x.double().tolist(), y.double().tolist()
+    rows = range(len(x))
+    affinities = [math.exp(-2 * squared_distance(x[i], y[j])) for i in rows for j in rows if i != j]
+    return math.log(sum(affinities) / len(affinities))
+
+
+def naive_alignment(x, y):
+    pairs = list(zip(x.double().tolist(), y.double().tolist(), strict=True))
+    return sum(squared_distance(a, b) for a, b in pairs) / len(pairs)
+
+
+def naive_reconstruction(x, num_components):
+    """Mean plus the projection on each of the leading eigenvectors of the covariance, one after the other."""
+    x = x.double().numpy()
+    mean = x.mean(axis=0)
+    values, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
+    out = np.tile(mean, (len(x), 1))
+    for component in np.argsort(values)[::-1][:num_components]:
+        direction = vectors[:, component]
+        out += np.outer((x - mean) @ direction, direction)
+    return torch.from_numpy(out)
+
+
 @pytest.fixture(scope="session")
 def naive():
-    return {"contrastive": naive_contrastive, "cyclic": naive_cyclic}
+    return {
+        "contrastive": naive_contrastive,
+        "cyclic": naive_cyclic,
+        "cloob": naive_cloob,
+        "uniformity": naive_uniformity,
+        "cross_uniformity": naive_cross_uniformity,
+        "alignment": naive_alignment,
+        "reconstruction": naive_reconstruction,
+    }
 
 
 @pytest.fixture(scope="session")

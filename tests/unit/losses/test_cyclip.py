@@ -104,7 +104,13 @@ def test_autocast_does_not_lower_the_precision(unit_rows, shape):
 
 def test_module_passes_every_argument(unit_rows):
     x, y, scale = unit_rows(6, 4), unit_rows(6, 4, seed=1), torch.tensor(7.0)
-    arguments = {"cross_weight": 0.7, "intra_weight": 0.2, "reference_batch": 5, "label_smoothing": 0.3}
+    arguments = {
+        "cross_weight": 0.7,
+        "intra_weight": 0.2,
+        "reference_batch": 5,
+        "label_smoothing": 0.3,
+        "negatives": "local",
+    }
     module, function = CyClipLoss(**arguments)(x, y, scale), cyclip_loss(x, y, scale, **arguments)
     assert {k: v.item() for k, v in module.items()} == {k: v.item() for k, v in function.items()}
 

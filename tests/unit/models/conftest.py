@@ -31,6 +31,24 @@ ARCHITECTURES = {
         "vision_cfg": VIT,
         "text_cfg": {**TEXT, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"},
     },
+    "tiny-custom": {
+        "embed_dim": 24,
+        "vision_cfg": {**VIT, "qk_norm": True, "attentional_pool": True, "attn_pooler_heads": 2},
+        "text_cfg": {**TEXT, "scale_fc": True},
+    },
+    # As OpenAI builds them: heads of 64, their number told by the widths.
+    "tiny-openai-vit-quickgelu": {
+        "embed_dim": 24,
+        "quick_gelu": True,
+        "vision_cfg": {**VIT, "head_width": 64},
+        "text_cfg": TEXT,
+    },
+    "tiny-openai-resnet-quickgelu": {
+        "embed_dim": 24,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 64, "layers": [1, 2, 1, 1], "width": 8, "patch_size": None},
+        "text_cfg": TEXT,
+    },
     "tiny-timm": {
         "embed_dim": 24,
         "vision_cfg": {"timm_model_name": "convnext_atto", "timm_pool": "", "timm_proj": "linear", "image_size": 64},
@@ -121,6 +139,29 @@ CAPTIONS = ["a photo of a cat.", "Two DOGS, running — fast!", "word " * 100]
 @pytest.fixture(scope="session")
 def captions():
     return CAPTIONS
+
+
+WORDS = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "a", "photo", "of", "cat", "dog", "red"]
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory):
+    """A tokenizer of words, as transformers saves it."""
+    pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="[CLS]", eos_token="[SEP]", **special)
+    path = tmp_path_factory.mktemp("tokenizer")
+    fast.save_pretrained(path)
+    return path
 
 
 @pytest.fixture

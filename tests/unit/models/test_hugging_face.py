@@ -131,6 +131,17 @@ def test_texts_have_one_length_and_padding_changes_nothing(blip_folder):
     assert (a - b).abs().max() <= 1e-5
 
 
+def test_texts_that_are_cut_are_counted(kind_and_folder):
+    kind, folder = kind_and_folder
+    model = build(kind, folder, context_length=10)
+    texts = ["", "dog", *("cat " * n for n in (7, 8, 9, 40)), "A  photo, of-a cat!" * 2, "unheard " * 9]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    expected = [len(tokenizer(text)["input_ids"]) > 10 for text in texts]
+    assert expected[2:6] == [False, False, True, True]
+    assert [model.count_truncated([text]) for text in texts] == expected
+    assert model.count_truncated(texts) == sum(expected)
+
+
 def test_transform_and_tokenizer_reach_other_processes(kind_and_folder, photos):
     kind, folder = kind_and_folder
     model = build(kind, folder, context_length=20)

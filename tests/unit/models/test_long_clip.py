@@ -136,3 +136,23 @@ def test_a_long_file_in_a_short_model_is_refused(build, build_long, tmp_path):
 def test_only_clip_s_own_text_tower_is_stretched(build_long):
     with pytest.raises(ValueError, match="CLIP's own text tower"):
         build_long("tiny-bias")
+
+
+def test_stage_one_starts_at_100_and_may_go_beyond(build_long, plain, tmp_path):
+    # I0T: the logarithm of the scale is set to 4.6052 over what the weights say, learnt, and never clamped.
+    clip = plain("tiny-vit")
+    with torch.no_grad():
+        clip.logit_scale.fill_(3.0)
+    torch.save(clip.state_dict(), tmp_path / "clip.pt")
+    model = build_long("tiny-vit", str(tmp_path / "clip.pt"), logit_scale=100.0, max_logit_scale=None).train()
+    assert model.log_logit_scale.item() == pytest.approx(4.6052, abs=1e-4)
+    assert model.max_logit_scale is None
+    assert model.log_logit_scale.requires_grad
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    (-model.logits()[0]).backward()
+    optimizer.step()
+    assert model.log_logit_scale.item() == pytest.approx(4.60517 + 1e-3 * 100, abs=1e-3)
+    # A checkpoint brings its own, whatever the config says.
+    again = build_long("tiny-vit", "gone.pt", load_weights=False, logit_scale=100.0, max_logit_scale=None)
+    again.load_state_dict(model.state_dict())
+    assert again.log_logit_scale.item() == model.log_logit_scale.item()

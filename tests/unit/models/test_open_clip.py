@@ -343,6 +343,8 @@ def test_every_ready_file_says_every_argument():
         ("siglip_vit_b_16", 768, (224, 224), 64),
         ("convnext_base", 512, (224, 224), 77),
         ("longclip_vit_b_32", 512, (224, 224), 248),
+        ("pac_s", 512, (224, 224), 77),
+        ("cyclip", 1024, 224, 77),
     ],
 )
 def test_every_ready_file_builds(stem, embed_dim, image_size, context_length):

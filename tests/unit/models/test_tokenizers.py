@@ -7,32 +7,9 @@ from i0t.models.base import describe_tokenizer
 from i0t.models.mad_tiny import WordTokenizer
 from i0t.models.tokenizers import ArchitectureTokenizer
 
-WORDS = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "a", "photo", "of", "cat", "dog", "red"]
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A tokenizer of words, as transformers saves it."""
-    pytest.importorskip("transformers")
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    )
-    path = tmp_path_factory.mktemp("tokenizer")
-    fast.save_pretrained(path)
-    return path
-
-
-def test_a_folder_serves_an_architecture_whose_tokenizer_lies_on_the_hub(folder, build):
-    model = build("tiny-hub-tokenizer", tokenizer=str(folder))
+def test_a_folder_serves_an_architecture_whose_tokenizer_lies_on_the_hub(tokenizer_folder, build):
+    model = build("tiny-hub-tokenizer", tokenizer=str(tokenizer_folder))
     expected = [2, 4, 9, 7, 0, 3] + [1] * 6
     assert model.tokenizer(["A red  cat jumps"]).tolist() == [expected]
     assert model.tokenizer(["cat " * 50]).shape == (1, 12)
@@ -61,14 +38,14 @@ def test_a_tokenizer_that_is_missing_is_missed_before_the_weights_are_read(build
         build("tiny-hub-tokenizer", str(tmp_path / "w.pt"), tokenizer=str(tmp_path))
 
 
-def test_the_identity_of_a_tokenizer_is_what_it_does(folder):
+def test_the_identity_of_a_tokenizer_is_what_it_does(tokenizer_folder):
     def describe(architecture, **given):
         return describe_tokenizer(ArchitectureTokenizer(architecture, **given))
 
     clip = describe("tiny-vit", context_length=77)
     assert clip == describe("tiny-resnet", context_length=77)
     assert clip != describe("tiny-vit", context_length=76)
-    assert clip != describe("tiny-vit", context_length=77, folder=str(folder))
+    assert clip != describe("tiny-vit", context_length=77, folder=str(tokenizer_folder))
 
 
 def test_the_identity_of_a_closed_vocabulary_is_its_table():

@@ -8,9 +8,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from i0t.analysis.activations import activation_profile
 from i0t.report.figures import (
-    draw_activations,
     draw_cosines,
     draw_curves,
     draw_examples,
@@ -79,18 +77,6 @@ def test_projection_draws_both_modalities_and_joins_pairs() -> None:
     )
     assert axes.get_xlim() == axes.get_ylim() == (-8, 8)
     assert len(draw_projection("none", view, limit=8, paired=False).axes[0].collections) == 2
-
-
-def test_activations_name_peaks_and_say_when_there_is_none() -> None:
-    images = torch.zeros(4, 32)
-    images[:, 30] = -1.0
-    texts = torch.nn.functional.normalize(torch.eye(32) - 1 / 32, dim=1)
-    top, bottom = draw_activations("none", activation_profile(images, texts), limit=1.0).axes
-    assert [text.get_text() for text in top.texts] == ["31: -1.00"]
-    assert top.texts[0].get_ha() == "right"  # dimension 31 of 32 stands at the right edge
-    assert [text.get_text() for text in bottom.texts] == ["no peak; largest absolute mean 0.000"]
-    heights = [segment[1] for segment in (path.vertices for path in top.collections[0].get_paths())]
-    assert heights[30].tolist() == [31.0, -1.0]
 
 
 def test_cosine_labels_say_whether_pairs_are_known() -> None:

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from PIL import Image
 from torch.nn import functional as F
 
+from i0t.analysis.activation_change import ActivationChange
+from i0t.analysis.activations import activation_profile
 from i0t.embeddings import EmbeddingSet
 from i0t.evaluation.results import RowResult
 from i0t.report import page
@@ -21,6 +24,27 @@ from i0t.report.thumbnails import read_image, thumbnail_uri
 
 EVIL = '<script>alert("x")</script><img src=http://evil.example/a.png> & $x$'
 VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class PlainDetail:
+    """A detail of an evaluation that the report knows nothing of."""
+
+    title = "A plain <detail>"
+
+    def __init__(self, name: str, count: int) -> None:
+        self.name, self.count = name, count
+
+    def as_json(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def header(self) -> tuple[str, ...]:
+        return ("word", "number")
+
+    def lines(self) -> list[tuple[str | int | float | None, ...]]:
+        return [(f"{self.name} {number} <b>", 1.5 * number) for number in range(self.count)]
+
+    def draw(self, axes: Axes) -> None:
+        axes.plot(range(self.count))
 
 
 class Page(HTMLParser):
@@ -157,7 +181,8 @@ def test_every_figure_is_in_the_page_and_in_the_folder(report: tuple[Path, str])
         "training_loss.png",
         "training_modality-gap-on-validation-data.png",
         "examples.png",
-        *(f"{kind}_{row}.png" for kind in ("projection", "activations", "cosines") for row in ("1_none", "2_post-hoc")),
+        "mean_activations.png",
+        *(f"{kind}_{row}.png" for kind in ("projection", "cosines") for row in ("1_none", "2_post-hoc")),
     }
     for name, png in files.items():
         assert min(Image.open(io.BytesIO(png)).size) > 300
@@ -280,3 +305,41 @@ def test_differences_warnings_and_protocols_stand_beside_the_table(tmp_path: Pat
 
 def test_one_row_has_no_differences(tmp_path: Path) -> None:
     assert "Differences" not in Page(write_small(tmp_path / "report.html", make_embeddings())).text
+
+
+def test_details_of_any_evaluation_are_shown_with_their_first_lines(tmp_path: Path) -> None:
+    embeddings = make_embeddings()
+    names = ("none", "post")
+    rows = [
+        dataclasses.replace(
+            make_row(embeddings, name, centred=name == "post"),
+            details={"scores": PlainDetail(name, 12)},
+            protocols={"scores": "scores of 24 images"},
+        )
+        for name in names
+    ]
+    html = write(tmp_path / "report.html", embeddings, rows=rows, history={})
+    parsed = Page(html)
+    assert "A plain <detail> Scores of 24 images." in parsed.text
+    assert "The first 10 lines of each row; all 24 lines stand in scores.csv." in parsed.text
+    assert "row word number none none 0 <b> 0 none none 1 <b> 1.5 none none 2 <b> 3" in parsed.text
+    assert "post 9 <b> 13.5" in parsed.text
+    assert "post 10 <b>" not in parsed.text
+    png = (tmp_path / "figures" / "scores.png").read_bytes()
+    assert base64.b64encode(png).decode() in html
+    assert "Which dimensions carry the gap" in parsed.text  # not measured, so the report finds them itself
+
+
+def test_measured_activations_are_not_shown_twice(tmp_path: Path) -> None:
+    embeddings = make_embeddings(dim=64)
+    row = make_row(embeddings, "none", centred=False)
+    profile = activation_profile(row.image_features, row.text_features)
+    measured = dataclasses.replace(row, details={"mean_activations": ActivationChange(profile, profile)})
+    without = write_small(tmp_path / "a" / "report.html", embeddings)
+    found = write_small(tmp_path / "b" / "report.html", embeddings, rows=[measured])
+    for html in (without, found):
+        assert Page(html).text.count("Which dimensions carry the gap") == 1
+    assert "all 128 lines stand in mean_activations.csv" in Page(found).text
+    assert "mean_activations.csv" not in without
+    pngs = [(tmp_path / run / "figures" / "mean_activations.png").read_bytes() for run in "ab"]
+    assert pngs[0] == pngs[1]

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from i0t.evaluation.results import RowResult
-from i0t.report.table import ResultTable, default_columns, describe_protocol, format_number
+from i0t.report.table import ResultTable, default_columns, default_headers, describe_protocol, format_number
 from i0t.report.table_formats import latex_table
 
 FACTORS = ("thickness", "swelling", "fracture", "scale", "color", "digit")
@@ -177,3 +177,13 @@ def test_intervals_stand_behind_their_numbers() -> None:
 def test_single_caption_columns_stand_beside_those_of_all_captions() -> None:
     row = make_row("x", retrieval__i2t_r1=0.5, retrieval_1_caption__i2t_r1=0.4, retrieval_1_caption__i2t_r5=0.6)
     assert list(default_columns([row])) == ["retrieval/i2t_r1", "retrieval_1_caption/i2t_r1"]
+
+
+def test_caption_scores_have_columns_with_meanings_and_counts_no_decimals() -> None:
+    headers = default_headers(["caption_correlation/tau_b", "object_bias/image", "caption_correlation/tau_c"])
+    assert list(headers.values()) == ["τ_c", "τ_b", "MOAD image"]
+    table = ResultTable([make_row("none", caption_correlation__tau_c=0.512)])
+    assert "Kendall's tau-c" in table.legend()["τ_c"]
+    assert r"$\tau$\_c" in table.to_latex()
+    assert format_number("mean_activations/num_image_peaks", 3.0) == "3"
+    assert format_number("caption_correlation/tau_c", 0.5125) == "0.512"

@@ -20,6 +20,13 @@ from i0t.metrics.functional.bootstrap import (
     weighted_sums,
 )
 from i0t.metrics.functional.calibration import calibration_shift, centroid_noise, expected_residual_distance
+from i0t.metrics.functional.caption_score import (
+    caption_cosines,
+    caption_scores,
+    preference_hits,
+    reference_cosines,
+    reference_scores,
+)
 from i0t.metrics.functional.distribution import alignment, logit_entropy, uniformity, uniformity_contributions
 from i0t.metrics.functional.gap import (
     centroid_distance,
@@ -35,6 +42,7 @@ from i0t.metrics.functional.gap_resamples import (
 )
 from i0t.metrics.functional.neighborhood import dunn_index, neighborhood_distance
 from i0t.metrics.functional.pairing import Pairing, make_pairing
+from i0t.metrics.functional.rank_correlation import KendallTaus, kendall_tau, resampled_kendall_taus
 from i0t.metrics.functional.redraws import Redraws, redraw_set
 from i0t.metrics.functional.retrieval import DirectionRanks, recall_of_ranks, retrieval_ranks, retrieval_recall
 from i0t.metrics.functional.separability import linear_separability, separability_scores
@@ -45,6 +53,7 @@ __all__ = [
     "ActivationPeak",
     "BootstrapTest",
     "DirectionRanks",
+    "KendallTaus",
     "Pairing",
     "Redraws",
     "activation_peaks",
@@ -52,6 +61,8 @@ __all__ = [
     "balanced_mean",
     "bootstrap_interval",
     "calibration_shift",
+    "caption_cosines",
+    "caption_scores",
     "centroid_distance",
     "centroid_distances",
     "centroid_noise",
@@ -59,6 +70,7 @@ __all__ = [
     "expected_residual_distance",
     "gap_measures",
     "instance_distance",
+    "kendall_tau",
     "linear_separability",
     "logit_entropy",
     "make_pairing",
@@ -68,11 +80,15 @@ __all__ = [
     "object_bias",
     "paired_bootstrap_test",
     "percentile_interval",
+    "preference_hits",
     "recall_of_ranks",
     "redraw_set",
+    "reference_cosines",
+    "reference_scores",
     "relative_modality_gap",
     "resample_counts",
     "resampled_balanced_means",
+    "resampled_kendall_taus",
     "resampled_mean_distances",
     "resampled_means",
     "resampled_medians",
