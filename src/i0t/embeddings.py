@@ -96,7 +96,16 @@ class EmbeddingSet:
         if self.captions is not None and len(self.captions) != self.num_texts:
             raise ValueError(f"captions has {len(self.captions)} entries for {self.num_texts} texts")
         if self.judgements is not None:
-            self._check_pairs("judgements.candidates", self.judgements.candidates)
+            self._check_judgements(self.judgements)
+
+    def _check_judgements(self, judgements: Judgements) -> None:
+        self._check_pairs("judgements.candidates", judgements.candidates)
+        texts = judgements.references[:, 1]
+        if len(texts) and not 0 <= int(texts.min()) <= int(texts.max()) < self.num_texts:
+            raise ValueError(
+                f"judgements.references points at texts {int(texts.min())} to {int(texts.max())}, "
+                f"but there are {self.num_texts} texts"
+            )
 
     def _check_pairs(self, name: str, pairs: Tensor) -> None:
         if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype != torch.int64:

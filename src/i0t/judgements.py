@@ -30,7 +30,7 @@ class Judgements:
         description: Whose judgements on what scale, in words; stands beside the numbers.
 
     Raises:
-        ValueError: If shapes or types disagree.
+        ValueError: If shapes or types disagree, or a reference or preference is of a judgement that does not exist.
     """
 
     candidates: Tensor
@@ -51,8 +51,16 @@ class Judgements:
         count = len(self.candidates)
         if self.ratings.ndim != 2 or len(self.ratings) != count or not self.ratings.is_floating_point():
             raise ValueError(f"judgements.ratings must be ({count}, R) float, got {tuple(self.ratings.shape)}")
-        if len(self.preference_category) != len(self.preferences):
-            raise ValueError("judgements.preference_category must name the category of every preference")
+        if self.preference_category.shape != self.preferences.shape[:1]:
+            raise ValueError(
+                f"judgements.preference_category must be ({len(self.preferences)},), the category of every preference, "
+                f"got {tuple(self.preference_category.shape)}"
+            )
+        for name, rows in (("references", self.references[:, 0]), ("preferences", self.preferences)):
+            if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < count:
+                raise ValueError(
+                    f"judgements.{name} points at judgements {int(rows.min())} to {int(rows.max())} of {count}"
+                )
         if self.source and len(self.source) != count:
             raise ValueError(f"judgements.source names {len(self.source)} lines for {count} judgements")
         if self.headline not in ("b", "c"):

@@ -70,6 +70,7 @@ def test_a_run_folder_holds_numbers_protocols_config_and_checkpoint(finished):
     assert written["rows"]["posthoc"] == {
         "reducer": "i0t.gap_reducers.posthoc.Posthoc",
         "fit_split": "train",
+        "settings": {"dim": 128, "fit_split": "train", "seed": 0, "strength": 1.0},
         "fit_samples": 720,
         "fit_data": None,
         "protocol": "inductive",
@@ -79,6 +80,7 @@ def test_a_run_folder_holds_numbers_protocols_config_and_checkpoint(finished):
     assert written["rows"]["none"] == {
         "reducer": "i0t.gap_reducers.none.NoReducer",
         "fit_split": None,
+        "settings": {"dim": 128},
         "fit_samples": 0,
         "fit_data": None,
         "protocol": "none",
@@ -219,10 +221,16 @@ def test_a_trained_reducer_has_its_own_row_and_survives_the_checkpoint(tmp_path)
     numbers = train_in(tmp_path / "run", "gap_reducer=async_bn", "compare=baseline", "loss=cyclip")
     assert {name.split("/")[1] for name in numbers} == {"none", "async_bn"}
     rows = json.loads((tmp_path / "run" / runs.METRICS_FILE).read_text())["rows"]
-    assert rows["async_bn"]["fit_samples"] == 0, "trained with the towers, not fitted on a split"
+    assert rows["async_bn"]["fit_samples"] == 720, "its statistics are those of the whole split at the end"
     overrides = [f"ckpt_path={tmp_path / 'run' / runs.CHECKPOINT}", f"paths.output_dir={tmp_path}/e", "report=false"]
     command = runs.prepare_evaluation(Command("eval", overrides))
     assert engine.evaluate(compose("eval", command.overrides)) == pytest.approx(numbers, abs=1e-6)
+
+
+def test_running_averages_of_a_trained_reducer_are_kept_where_asked(tmp_path):
+    train_in(tmp_path, "gap_reducer=async_bn", "compare=baseline", "gap_reducer.exact_statistics=false")
+    rows = json.loads((tmp_path / runs.METRICS_FILE).read_text())["rows"]
+    assert rows["async_bn"]["fit_samples"] == 0, "trained with the towers, not fitted on a split"
 
 
 def test_a_fitted_reducer_is_refitted_before_each_validation(tmp_path, monkeypatch):

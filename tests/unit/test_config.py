@@ -161,7 +161,11 @@ def commands_in_header(file):
 
 @pytest.mark.parametrize(
     "file",
-    [file for group in ("experiment", "sweep") for file in sorted((conf_dir() / group).glob("*.yaml"))],
+    [
+        pytest.param(file, marks=[pytest.mark.slow] if "sweeper:" in file.read_text() else [])  # composes every job
+        for group in ("experiment", "sweep")
+        for file in sorted((conf_dir() / group).glob("*.yaml"))
+    ],
     ids=lambda f: f"{f.parent.name}-{f.stem}",
 )
 def test_the_commands_of_every_experiment_and_sweep_compose(file):

@@ -9,6 +9,7 @@ import torch
 from i0t import embedding_store
 from i0t.embedding_store import DamagedSetError, load_set, read_shard, save_set, shard_file
 from i0t.embeddings import EmbeddingSet, PromptTable
+from i0t.judgements import Judgements
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +40,16 @@ def whole_set(seed=0):
         image_ids=tuple(f"{i}.jpg" for i in range(10)),
         captions=tuple(f"caption {i}" for i in range(12)),
         prompts={"class": prompts},
+        judgements=Judgements.of(
+            torch.tensor([[9, 2], [0, 11], [0, 1]]),
+            references=torch.tensor([[0, 3], [2, 0]]),
+            ratings=torch.tensor([[1.0, 2.0], [0.5, 4.0], [3.0, 3.0]], dtype=torch.float64),
+            preferences=torch.tensor([[1, 2]]),
+            category_names=("HC",),
+            source=(2, 3, 7),
+            headline="b",
+            description="made up",
+        ),
         provenance={"data": "made", "split": "test"},
     )
 
@@ -50,6 +61,11 @@ def assert_equal_sets(actual, expected):
             assert torch.equal(one, other), field.name
         elif field.name == "labels":
             assert {k: v.tolist() for k, v in one.items()} == {k: v.tolist() for k, v in other.items()}
+        elif field.name == "judgements":
+            assert one.about() == other.about()
+            assert one.tensors().keys() == other.tensors().keys()
+            for name, part in other.tensors().items():
+                assert torch.equal(one.tensors()[name], part), name
         elif field.name == "prompts":
             assert one.keys() == other.keys()
             for name in one:

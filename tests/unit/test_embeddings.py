@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from i0t.embeddings import EmbeddingSet
+from i0t.embeddings import EmbeddingSet, PromptTable
+from i0t.judgements import Judgements
 
 
 def small_set(**changes):
@@ -65,3 +66,23 @@ def test_selected_images_keep_their_own_texts_and_numbers():
     assert sorted(chosen.relevant_pairs.tolist()) == [[0, 0], [0, 2], [1, 1]]
     assert chosen.labels["digit"].tolist() == [4, 3]
     assert chosen.groups.tolist() == [1, 0]
+
+
+def test_selected_images_lose_the_judgements_and_keep_the_prompts():
+    judgements = Judgements.of(torch.tensor([[0, 0], [3, 5]]), ratings=torch.tensor([[1.0], [2.0]]))
+    prompts = PromptTable(
+        features=torch.ones(2, 1, 3), mask=torch.ones(2, 1, dtype=torch.bool), class_names=("p", "q"),
+        aggregate="mean", description="none",
+    )  # fmt: skip
+    whole = small_set(judgements=judgements, prompts={"digit": prompts})
+    chosen = whole.select_images(torch.tensor([0, 3]))
+    assert chosen.judgements is None
+    assert torch.equal(chosen.prompts["digit"].features, prompts.features)
+    assert whole.judgements is judgements, "the whole set keeps its own"
+
+
+def test_judgements_of_what_the_set_does_not_have_are_refused():
+    with pytest.raises(ValueError, match=r"judgements.candidates points at image 4 and text 0, but there are 4 images"):
+        small_set(judgements=Judgements.of(torch.tensor([[4, 0]])))
+    with pytest.raises(ValueError, match=r"judgements.references points at texts 6 to 6, but there are 6 texts"):
+        small_set(judgements=Judgements.of(torch.tensor([[3, 0]]), references=torch.tensor([[0, 6]])))

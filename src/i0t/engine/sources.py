@@ -45,11 +45,19 @@ class LazyEncoder:
         self.cfg = cfg
         self.checkpoint = checkpoint
 
+    def check(self) -> None:
+        """Asks for a model before the data are prepared, which may take a minute.
+
+        Raises:
+            ConfigError: If none is named.
+        """
+        if self.cfg.model is None:
+            raise ConfigError("these data must be encoded: name a model (model=…) or a checkpoint (ckpt_path=…)")
+
     @functools.cached_property
     def encoder(self) -> Encoder:
         """Model and trainer."""
-        if self.cfg.model is None:
-            raise ConfigError("these data must be encoded: name a model (model=…) or a checkpoint (ckpt_path=…)")
+        self.check()
         from i0t.engine.loading import build_encoder
 
         return build_encoder(self.cfg, self.checkpoint)
@@ -111,6 +119,7 @@ class Source:
         if not self._is_datamodule:
             source: EmbeddingSource = self._built
             return source.load(split)
+        self.lazy_encoder.check()
         datamodule = self._bound()
         encoder = self.lazy_encoder.encoder
         if datamodule.files(split) is None:

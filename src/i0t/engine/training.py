@@ -25,7 +25,7 @@ from i0t.embeddings import EmbeddingSet
 from i0t.engine.encoder import Encoder, truncation_warning
 from i0t.engine.output import measure, model_facts, write
 from i0t.engine.rows import Row, build_row, compared_rows, free_name, row_name
-from i0t.engine.stage_two import TRAINED, Training, check_encoders, check_something_is_trained, prepare
+from i0t.engine.stage_two import CACHED, TRAINED, Training, check_encoders, check_something_is_trained, prepare
 from i0t.engine.weights import build_model, check_encoder_weights
 from i0t.gap_reducers.base import GapReducer
 from i0t.module import ClipModule
@@ -164,17 +164,22 @@ def _build(cfg: DictConfig, in_checkpoint: dict[str, Any]) -> tuple[ImageTextDat
         encoder_weights=None if cfg.encoders == TRAINED else model.identity()["weights"],
     )
     check_something_is_trained(cfg, module)
-    _check_short_captions(datamodule, module)
+    _check_short_captions(cfg.encoders, datamodule, module)
     return datamodule, module
 
 
-def _check_short_captions(datamodule: ImageTextDataModule, module: ClipModule) -> None:
-    """Data and loss must agree on whether there are short captions."""
+def _check_short_captions(encoders: str, datamodule: ImageTextDataModule, module: ClipModule) -> None:
+    """Data and loss must agree on whether there are short captions, and the cache has none."""
     given, used = getattr(datamodule, "short_captions", False), getattr(module.loss, "uses_short_captions", False)
     if used and not given:
         raise ConfigError(f"{type(module.loss).__name__} compares short captions too: data.short_captions=true")
     if given and not used:
         raise ConfigError(f"data.short_captions=true, but {type(module.loss).__name__} has no use for them")
+    if used and encoders == CACHED:
+        raise ConfigError(
+            f"encoders=cached keeps whole captions alone, {type(module.loss).__name__} compares short ones too: "
+            "choose encoders=frozen or another loss"
+        )
 
 
 def _callbacks(cfg: DictConfig) -> list[Any]:

@@ -31,11 +31,9 @@ def fit(options: argparse.Namespace) -> str:
         reducer, names = _fit_on_set(node, options)
     else:
         reducer, names = _fit_on_rows(node, options)
-    if not reducer.needs_fit:
+    if reducer.trainable and not reducer.needs_fit:
         raise ValueError(
             f"{type(reducer).__name__} is not fitted on embeddings: it is trained inside a model, with train.py"
-            if reducer.trainable
-            else f"{type(reducer).__name__} has nothing to fit"
         )
     reducer.save(options.output, provenance={"files": names, "config": node})
     counts = [

@@ -13,6 +13,7 @@ from torchvision import transforms
 from i0t.callbacks.skipped_images import SkippedImages
 from i0t.data.flickr8k import Flickr8kDataModule
 from i0t.data.image_files import UnreadableImage
+from i0t.data.photo_batches import first_sentence
 
 
 @pytest.fixture
@@ -350,3 +351,90 @@ def test_lightning_trains_on_the_epochs_draws_and_the_skipped_are_told(data, fli
     asked = sum(row == 4 for _, row, _ in expected)
     assert callback.total >= asked > 0
     assert any("1004_train0004.jpg" in r.message for r in caplog.records if "training skipped" in r.message)
+
+
+@pytest.fixture
+def long_captions(flickr8k_root, make):
+    """Two sentences a caption; a full stop inside a number and none at all in some."""
+    file = flickr8k_root / "Flickr8k.token.txt"
+    lines = [line.split("\t") for line in file.read_text().splitlines()]
+    endings = [". It rains. Nobody is there.", " of 3.5 m", "", "! It runs. "]
+    file.write_text("".join(f"{key}\t{text}{endings[i % 4]}\n" for i, (key, text) in enumerate(lines)))
+
+
+def test_without_being_asked_for_there_are_no_short_captions(data):
+    module = data()
+    assert module.short_captions is False
+    assert all(batch.short_tokens is None for batch in module.train_dataloader())
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_short_captions_are_the_first_sentences_of_those_drawn(data, long_captions, read_tokens, num_workers):
+    module, plain = data(num_workers=num_workers), data()
+    module.short_captions = True
+    seen = set()
+    for batch, without in zip(module.train_dataloader(), plain.train_dataloader(), strict=True):
+        assert batch.short_tokens.shape == batch.tokens.shape
+        for field in ("images", "tokens", "sample_id", "text_id"):
+            assert torch.equal(getattr(batch, field), getattr(without, field)), field
+        for text, short in zip(read_tokens(batch.tokens), read_tokens(batch.short_tokens), strict=True):
+            assert short == text[: text.find(". ") if ". " in text else None]
+            seen.add(short == text)
+    assert seen == {True, False}, "some captions are one sentence"
+    for batch in module.val_dataloader():
+        assert batch.short_tokens is None, "evaluation has whole captions"
+
+
+def test_short_captions_are_worded_as_the_long_ones(data, long_captions, read_tokens):
+    module = data(prompt_prefix="a photo of ", lowercase_first=True, max_caption_chars=40)
+    module.short_captions = True
+    for batch in module.train_dataloader():
+        for text, short in zip(read_tokens(batch.tokens), read_tokens(batch.short_tokens), strict=True):
+            assert short.startswith("a photo of caption ")
+            assert text.startswith(short)
+
+
+def test_the_short_caption_of_a_replaced_image_is_its_own(data, long_captions, flickr8k_root, make, read_tokens):
+    names = make.flickr8k_names("train", 7)
+    (flickr8k_root / "Flicker8k_Dataset" / names[2]).write_bytes(b"torn")
+    module = data()
+    module.short_captions = True
+    captions = [text for texts in module.split("train").captions for text in texts]
+    for epoch in range(3):
+        loader = module.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        for batch in loader:
+            assert 2 not in batch.sample_id.tolist()
+            shorts = [captions[i].split(". ")[0] for i in batch.text_id.tolist()]
+            assert read_tokens(batch.short_tokens) == shorts
+            for row, short in zip(batch.sample_id.tolist(), shorts, strict=True):
+                assert f"of {names[row]}" in short
+
+
+@pytest.mark.parametrize(
+    ("caption", "short"),
+    [
+        ("A dog. It runs. Fast.", "A dog"),
+        ("A dog.", "A dog."),
+        ("3.5 m of rope", "3.5 m of rope"),
+        ("A dog.It runs", "A dog.It runs"),
+        ("A dog! It runs? Yes", "A dog! It runs? Yes"),
+        ("", ""),
+        (". after", ""),
+    ],
+)
+def test_the_first_sentence_ends_at_the_first_full_stop_with_a_space(caption, short):
+    assert first_sentence(caption) == short
+
+
+def test_training_captions_are_all_that_can_be_drawn(data, make):
+    module = data(captions_per_image=1, limit=2, prompt_prefix="a ")
+    names = make.flickr8k_names("train", 2)
+    expected = [f"a {c}" for i, name in enumerate(names) for c in make.captions_of(name, 7 if i == 0 else 5)]
+    assert module.training_captions() == expected
+    drawn = {
+        module.training_captions()[text]
+        for epoch in epochs(module, 60)
+        for text in epoch.values()
+    }  # fmt: skip
+    assert drawn == set(expected)

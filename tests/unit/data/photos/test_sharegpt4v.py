@@ -18,14 +18,20 @@ def entry(image):
 
 @pytest.fixture
 def build(tmp_path, make, options, monkeypatch):
-    def build(json_folder=".", image_folder=".", path_contains="coco", num_validation=2):
+    def build(json_folder=".", image_folder=".", path_contains="coco", num_validation=2, short_captions=False):
         monkeypatch.setattr(sharegpt4v, "NUM_VALIDATION", num_validation)
         for image in IMAGES:
             place = tmp_path / image_folder / image
             make.save_photos(place.parent, [place.name])
         (tmp_path / json_folder).mkdir(exist_ok=True)
         (tmp_path / json_folder / FILE).write_text(json.dumps([entry(image) for image in IMAGES]))
-        return ShareGpt4vDataModule(annotations=FILE, path_contains=path_contains, root=str(tmp_path), **options)
+        return ShareGpt4vDataModule(
+            annotations=FILE,
+            path_contains=path_contains,
+            short_captions=short_captions,
+            root=str(tmp_path),
+            **options,
+        )
 
     return build
 
@@ -60,3 +66,13 @@ def test_a_subset_that_is_empty_and_a_file_of_another_form(build, tmp_path):
         (tmp_path / FILE).write_text(json.dumps(content))
         with pytest.raises(ValueError, match="is not a caption file of ShareGPT4V"):
             module.describe("val")
+
+
+def test_short_captions_are_the_answers_first_sentences(build, bind, read_tokens):
+    (batch, second) = bind(build(short_captions=True)).train_dataloader()
+    names = {row: IMAGES[3 + row] for row in range(4)}
+    for found in (batch, second):
+        rows = found.sample_id.tolist()
+        assert read_tokens(found.tokens) == [f"First {names[row]}.  Then." for row in rows]
+        assert read_tokens(found.short_tokens) == [f"First {names[row]}" for row in rows]
+    assert all(found.short_tokens is None for found in bind(build()).train_dataloader())
