@@ -28,7 +28,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
-from i0t.config_errors import ConfigError, explain, nearest
+from i0t.config_errors import DEFAULTS_ONLY, ConfigError, explain, nearest
 
 # Prefixes of `_target_` that the user trusts in checkpoints, separated by commas.
 TRUST_VARIABLE = "I0T_TRUSTED"
@@ -41,7 +41,7 @@ _FREE_KEYS = ("hydra.sweeper.params.", "hydra.callbacks.")
 HINTS = {
     "fit_split": "train, val or test; fitted on test, a row's numbers are transductive",
     "root": "the folder of the data set",
-    "path": "a file of embeddings",
+    "path": "a file of embeddings, or of captions as JSON lines",
     "pretrained": "a tag of open_clip's, a file, or null for random weights",
     "architecture": "a name of open_clip.list_models(), or a .json file",
 }
@@ -90,6 +90,7 @@ class EvalConfig:
     evaluation: Any = MISSING
     paths: Any = MISSING
     report: bool = True
+    inherited_rows: bool = False  # set where `compare` is the checkpoint's: rows that these data cannot fit are dropped
 
 
 @dataclass
@@ -233,13 +234,15 @@ def _without_values(loader: ConfigLoaderImpl, group: str, choice: str) -> str:
     result = loader.repository.load_config(f"{group}/{choice}")
     if result is None:
         return choice  # composing it reports the missing file
-    name = f"{choice}__defaults_only"
+    name = f"{choice}{DEFAULTS_ONLY}"
     defaults = [_as_plain_default(d) for d in result.defaults_list or []]
     for at, default in enumerate(defaults):
         if isinstance(default, dict) and "override /experiment" in default:  # a sweep names what it varies
             default["override /experiment"] = _without_values(loader, "experiment", default["override /experiment"])
-        elif isinstance(default, str) and default != "_self_" and "/" not in default:  # the parent in the same group
-            defaults[at] = _without_values(loader, group, default)
+        elif isinstance(default, str) and default != "_self_":
+            parent = default.removeprefix(f"/{group}/")
+            if "/" not in parent:  # the parent in the same group
+                defaults[at] = _without_values(loader, group, parent)
     ConfigStore.instance().store(group=group, name=name, node={"defaults": defaults}, package="_global_")
     return name
 

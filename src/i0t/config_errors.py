@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 if TYPE_CHECKING:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+
+# Ends the names under which the checks keep the choices of an experiment without its values.
+DEFAULTS_ONLY = "__defaults_only"
 
 
 class ConfigError(ValueError):
@@ -58,7 +61,7 @@ def _missing_file(loader: ConfigLoaderImpl, error: MissingConfigException) -> st
     group, _, name = path.rpartition("/")
     if not group or error.options is None:
         return _first_line(error)
-    options = list(error.options)
+    options = [option for option in error.options if not option.endswith(DEFAULTS_ONLY)]
     if not options:
         groups = loader.list_groups("")
         return f"there is no config group '{group}'{nearest(group, groups)}"
@@ -79,13 +82,27 @@ def _composition(loader: ConfigLoaderImpl, config_name: str, error: ConfigCompos
     in_file = re.search(r"Key '([^']+)' not in '\w+'\s+full_key: (\S+)", str(error))
     if in_file:
         where = text.partition(":")[0].replace("In ", "in ")
-        root = loader.load_configuration(config_name, [], RunMode.RUN)
-        return f"unknown key '{in_file[2]}' {where}{nearest(in_file[1], map(str, root))}"
-    if "No match in the defaults list" in text:
+        return f"unknown key '{in_file[2]}' {where}{nearest(in_file[1], _root_names(loader, config_name))}"
+    if "Could not override" in text:
         key = text.split("'")[1::2][-1]
-        keys = [*loader.list_groups(""), *loader.load_configuration(config_name, [], RunMode.RUN)]
-        return f"unknown key or group '{key}'{nearest(key.partition('@')[0], keys)}"
+        return _not_overridden(loader, config_name, key, text)
     return text
+
+
+def _not_overridden(loader: ConfigLoaderImpl, config_name: str, key: str, text: str) -> str:
+    """A group that nobody knows, or one that this root config has not: an experiment of training given to eval.py."""
+    group, names = key.partition("@")[0], _root_names(loader, config_name)
+    if group not in names:
+        return f"unknown key or group '{key}'{nearest(group, names)}"
+    where = f" ({text.partition(':')[0].replace('In ', 'in ')})" if text.startswith("In ") else ""
+    return f"{config_name}.yaml has no '{key}' that could be overridden{where}"
+
+
+def _root_names(loader: ConfigLoaderImpl, config_name: str) -> list[str]:
+    """Groups and scalars of the root config, which need not compose as it is: an evaluation has no data of its own."""
+    found = loader.repository.load_config(config_name)
+    assert found is not None, "the root config is shipped"
+    return [*loader.list_groups(""), *map(str, found.config)]
 
 
 def _nearest_key(full_key: str, key: str, keys: list[str]) -> str:

@@ -32,6 +32,8 @@ _BESIDE_RESUME = ("resume", "name", "hydra.job.name", "hydra.run.dir", "hydra.ou
 # What Hydra puts into a run folder before the run starts.
 _FIRST_FILES = {".hydra", "i0t.log"}
 _FROM_CHECKPOINT = "from_checkpoint"
+# Groups whose files may choose data, rows and model for the whole run.
+_NAMING = ("evaluation", "experiment", "sweep")
 _NOTHING = (None, "null", "")
 
 
@@ -187,39 +189,65 @@ def _folder_to_resume(resume: str, name: str) -> Path:
 def prepare_evaluation(command: Command) -> Command:
     """Makes a checkpoint's own data, model and rows the defaults of an evaluation.
 
+    An evaluation, experiment or sweep that chooses data or rows in its file keeps them; the model is the checkpoint's.
+
     Raises:
         ConfigError: If neither a checkpoint nor data are named, or the model of a checkpoint is overridden.
     """
     given = _given(command.overrides)
     path = given.get("ckpt_path")
+    in_files, swept = _named_in_files(command, given)
     if path in _NOTHING:
-        if not ({"data", "experiment", "sweep"} & given.keys() or _evaluation_brings_data(command, given)):
+        if not {"data", "experiment", "sweep"} & {*given, *in_files}:
             raise ConfigError(
                 "name what to evaluate: ckpt_path=…, or data=… with model=…, or data=embeddings data.path=…"
             )
         return command
-    changed = [override for override in command.overrides if _is_of_model(override)]
+    changed = [o for o in (*command.overrides, *(f"{key}=…" for key in sorted(swept))) if _is_of_model(o)]
     if changed:
         raise ConfigError(f"the model comes from the checkpoint; take away {' '.join(changed)} or ckpt_path")
     config = _checkpoint_config(command, str(path))
+    named = {*given, *in_files, *swept}
+    if "gap_reducer" in named:
+        named.add("compare")
     added = []
     for group in ("data", "model", "compare"):
         node = config[group]
         check_targets(node, str(path))
         ConfigStore.instance().store(group=group, name=_FROM_CHECKPOINT, node=node)
-        named = group in given or (group == "compare" and "gap_reducer" in given)
-        if not named and not (group == "data" and _evaluation_brings_data(command, given)):
+        if group == "model" or group not in named:
             added.append(f"{group}={_FROM_CHECKPOINT}")
+    if f"compare={_FROM_CHECKPOINT}" in added:
+        added.append("inherited_rows=true")
     check_targets(config["gap_reducer"], str(path))
     return Command(command.config_name, [*command.overrides, *added], command.config_dir, command.multirun)
 
 
-def _evaluation_brings_data(command: Command, given: Mapping[str, str]) -> bool:
-    """Whether one of the chosen evaluations is for a kind of data of its own, which its file then names."""
-    names = re.findall(r"\w+", given.get("evaluation", ""))
-    folders = [conf_dir(), *([Path(command.config_dir)] if command.config_dir else [])]
-    files = [folder / "evaluation" / f"{name}.yaml" for folder in folders for name in names]
-    return any("override /data:" in file.read_text(encoding="utf-8") for file in files if file.is_file())
+def _named_in_files(command: Command, given: Mapping[str, str]) -> tuple[set[str], set[str]]:
+    """What the chosen evaluations, experiment and sweep say themselves, and a checkpoint therefore does not.
+
+    Returns:
+        The groups that their files, or what these build on, choose; and the keys that they vary.
+    """
+    folders = [*([Path(command.config_dir)] if command.config_dir else []), conf_dir()]
+    pending = [(group, name) for group in _NAMING for name in re.findall(r"[\w-]+", given.get(group, ""))]
+    chosen: set[str] = set()
+    swept: set[str] = set()
+    while pending:
+        group, name = pending.pop()
+        file = next((f for folder in folders if (f := folder / group / f"{name}.yaml").is_file()), None)
+        node = {} if file is None else yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        params = ((node.get("hydra") or {}).get("sweeper") or {}).get("params") or {}
+        swept |= {str(key).lstrip("+") for key in params}
+        for default in node.get("defaults") or ():
+            if isinstance(default, str):
+                pending += [(group, default.removeprefix(f"/{group}/"))]  # what this file builds on
+                continue
+            for key, value in default.items():
+                other = str(key).removeprefix("override /")
+                chosen |= {other} if other != key else set()
+                pending += [(other, word) for word in re.findall(r"[\w-]+", str(value)) if other in _NAMING]
+    return chosen, swept
 
 
 def read_checkpoint(path: Path, asked: str | None = None) -> dict[str, Any]:

@@ -159,7 +159,7 @@ class RecipeWorld(NamedTuple):
         return json.loads((folder / runs.METRICS_FILE).read_text())
 
     def shell(self, script, *arguments, cwd, timeout=300):
-        """Runs ``train.py``, ``eval.py`` or ``-m <module>`` as a user would, data sets and cache in the usual places."""
+        """Runs ``train.py``, ``eval.py`` or ``-m <module>`` as a user would, with data sets and cache of the world."""
         program = ["-m", script] if not script.endswith(".py") else [str(ROOT / script)]
         data = {"I0T_DATA_DIR": str(self.folder / "data"), "I0T_CACHE_DIR": str(self.folder / "cache")}
         return subprocess.run(

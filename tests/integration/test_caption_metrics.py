@@ -32,7 +32,7 @@ def world(tmp_path_factory):
     for i in range(8):
         color = generator.integers(0, 255, size=(6, 8, 3), dtype=np.uint8)
         Image.fromarray(color).resize((50, 40)).save(folder / f"{i}.png")
-    words = "red green dog cat runs sits street table the a two small".split()
+    words = ["red", "green", "dog", "cat", "runs", "sits", "street", "table", "the", "a", "two", "small"]
 
     def sentence():
         return " ".join(generator.choice(words, size=5))
@@ -137,7 +137,9 @@ def test_i0t_s_is_the_same_after_centring_and_says_what_on(world, plain, tmp_pat
     image_mean = np.mean(list(distinct.values()), axis=0)
     text_mean = np.mean(list(sentences.values()), axis=0)
     cosines = (centred(image, image_mean) * centred(caption, text_mean)).sum(1)
-    written = [row for row in csv.DictReader((tmp_path / "run" / "caption_scores.csv").open()) if row["row"] == "posthoc"]
+    written = [
+        row for row in csv.DictReader((tmp_path / "run" / "caption_scores.csv").open()) if row["row"] == "posthoc"
+    ]
     np.testing.assert_allclose([float(row["raw"]) for row in written], cosines, atol=2e-5)
     assert min(cosines) < 0 <= min(float(row["score"]) for row in written)
     about = json.loads((tmp_path / "run" / "metrics.json").read_text())

@@ -113,6 +113,106 @@ def test_a_typo_in_an_experiment_file_is_found(tmp_path, text, message):
         compose("train", ["experiment=mine"], config_dir=write_experiment(tmp_path, text))
 
 
+PARENT = "defaults:\n  - override /loss: cyclip\n  - _self_\n"
+TYPO = "optimizer:\n  weigth_decay: 0.2\n"
+RIGHT = "optimizer:\n  weight_decay: 0.2\nloss:\n  label_smoothing: 0.3\n"
+
+
+@pytest.fixture
+def family(tmp_path):
+    """Writes a parent experiment, a child, a grandchild, and sweeps over them."""
+
+    def write(of_parent, name="parent"):
+        head = "# @package _global_\n"
+        files = {
+            "experiment/parent": PARENT + of_parent,
+            "experiment/child": f"defaults:\n  - {name}\n  - _self_\nseed: 3\n",
+            "experiment/grandchild": "defaults:\n  - child\n  - _self_\nreport: false\n",
+            "sweep/mine": "defaults:\n  - override /experiment: grandchild\n  - _self_\n"
+            "hydra:\n  sweeper:\n    params:\n      data.limit: 3,4\n",
+            "sweep/more": "defaults:\n  - mine\n  - _self_\nname: more\n",
+        }
+        for file, text in files.items():
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            (tmp_path / f"{file}.yaml").write_text(head + text)
+        return str(tmp_path)
+
+    return write
+
+
+OF_FAMILY = [
+    ("experiment=parent", "parent"),
+    ("experiment=child", "/experiment/parent"),
+    ("experiment=grandchild", "parent"),
+    ("sweep=mine", "/experiment/parent"),
+    ("sweep=more", "parent"),
+]
+
+
+@pytest.mark.parametrize(("choice", "name"), OF_FAMILY)
+def test_a_typo_that_an_experiment_inherits_is_found(family, choice, name):
+    command = Command("train", [choice], family(TYPO, name), multirun=choice.startswith("sweep"))
+    with pytest.raises(
+        ConfigError, match=r"unknown key 'optimizer.weigth_decay'.*did you mean 'optimizer.weight_decay'"
+    ):
+        check_command(command)
+
+
+@pytest.mark.parametrize(("choice", "name"), OF_FAMILY)
+def test_what_an_experiment_inherits_is_taken(family, choice, name):
+    jobs = check_command(Command("train", [choice], family(RIGHT, name), multirun=choice.startswith("sweep")))
+    assert [job.data.limit for job in jobs] == ([3, 4] if choice.startswith("sweep") else [None])
+    for job in jobs:
+        assert (job.optimizer.weight_decay, job.loss.label_smoothing) == (0.2, 0.3)
+        assert job.seed == (0 if choice == "experiment=parent" else 3)
+        assert job.loss._target_ == "i0t.losses.cyclip.CyClipLoss"
+
+
+@pytest.mark.parametrize("choice", ["experiment=grandchild", "sweep=mine"])
+def test_a_wrong_type_that_an_experiment_inherits_is_found(family, choice):
+    config_dir = family("data:\n  batch_size: many\n")
+    with pytest.raises(ConfigError, match=r"data\.batch_size must be a whole number, got 'many'"):
+        check_command(Command("train", [choice], config_dir, multirun=choice.startswith("sweep")))
+
+
+def test_jobs_of_the_same_choices_share_what_they_are_compared_with(family, monkeypatch):
+    loaded = []
+    plain = config.ConfigLoaderImpl.load_configuration
+
+    def count(self, config_name, overrides, **options):
+        loaded.append(tuple(overrides))
+        return plain(self, config_name, overrides, **options)
+
+    monkeypatch.setattr(config.ConfigLoaderImpl, "load_configuration", count)
+    overrides = ["experiment=child", "loss=clip,cyclip", "data.limit=1,2,3"]
+    assert len(check_command(Command("train", overrides, family(RIGHT), multirun=True))) == 6
+    baselines = [choices for choices in loaded if any("__defaults_only" in choice for choice in choices)]
+    assert baselines == [("experiment=child__defaults_only", f"loss={loss}") for loss in ("clip", "cyclip")]
+    assert len(loaded) == 1 + 6 + 2, "the command, its jobs, and a baseline for each loss"
+
+
+def test_a_job_that_is_wrong_is_found_behind_right_ones_of_the_same_choices(family):
+    config_dir = family(RIGHT)
+    with pytest.raises(ConfigError, match="whole number, got 'x'"):
+        check_command(Command("train", ["experiment=child", "data.batch_size=8,x"], config_dir, multirun=True))
+    with pytest.raises(ConfigError, match="unknown key"):
+        check_command(Command("train", ["experiment=child,parent", "optimizer.lrr=1,2"], config_dir, multirun=True))
+
+
+def test_names_that_the_checks_use_are_not_offered(family):
+    with pytest.raises(ConfigError, match=r"experiment=childd: there is no such choice; did you mean 'child'") as error:
+        check_command(Command("train", ["experiment=child,childd"], family(RIGHT), multirun=True))
+    assert "defaults_only" not in str(error.value)
+
+
+def test_an_experiment_of_training_given_to_an_evaluation_is_one_line():
+    message = r"eval.yaml has no 'loss' that could be overridden \(in 'experiment/i0t_async'\)"
+    with pytest.raises(ConfigError, match=message):
+        check_command(Command("eval", ["experiment=i0t_async", "data=mad"]))
+    with pytest.raises(ConfigError, match=r"unknown key or group 'dta'|unknown key 'dta'.*did you mean 'data'"):
+        check_command(Command("eval", ["dta=mad", "data=mad"]))
+
+
 def test_an_experiment_may_add_rows_and_is_last(tmp_path):
     text = """defaults:
   - /gap_reducer@compare.val_means: posthoc

@@ -185,7 +185,7 @@ def test_short_captions_go_through_a_trained_reducer(step):
     loss, reducer = ShortLoss(), AsyncBatchNorm(DIM, loss=ClipLoss(), fit_split="train")
     model, batch = towers_model(), make_batch(short=True)
     step(make_module(model, reducer=reducer, loss=loss), batch)
-    (_, _, given), = loss.given
+    ((_, _, given),) = loss.given
     unit = F.normalize(model.encode_text(batch.short_tokens), dim=1).double()
     centred = unit - unit.mean(0)
     normed = centred / (centred.square().mean(0) + reducer.eps).sqrt()

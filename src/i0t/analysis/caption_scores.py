@@ -47,10 +47,17 @@ class ScoredCaption:
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """Every caption with its scores, in the order of the file, and the weight of the cosines."""
+    """Every caption with its scores, in the order of the file.
+
+    Attributes:
+        captions: The captions.
+        weight: Of the cosines.
+        means: What the reducer's means were taken of, in words; it stands beside every score.
+    """
 
     captions: tuple[ScoredCaption, ...]
     weight: float
+    means: str
 
     @property
     def title(self) -> str:
@@ -58,17 +65,23 @@ class CaptionScores:
         return "Scores of the captions"
 
     def as_json(self) -> dict[str, Any]:
-        """The weight, and one entry per caption."""
+        """The weight, what the means were taken of, and one entry per caption."""
         names = self.header()
-        return {"weight": self.weight, "captions": [dict(zip(names, line, strict=True)) for line in self.lines()]}
+        return {
+            "weight": self.weight,
+            "means": self.means,
+            "captions": [dict(zip(names, line, strict=True)) for line in self.lines()],
+        }
 
     def header(self) -> tuple[str, ...]:
         """Names of the table's columns."""
-        return ("line", "image", "caption", "score", "raw", "reference_score", "rating")
+        return ("line", "image", "caption", "score", "raw", "reference_score", "rating", "means")
 
     def lines(self) -> list[tuple[str | int | float | None, ...]]:
         """A line per caption."""
-        return [(c.line, c.image, c.caption, c.score, c.raw, c.reference_score, c.rating) for c in self.captions]
+        return [
+            (c.line, c.image, c.caption, c.score, c.raw, c.reference_score, c.rating, self.means) for c in self.captions
+        ]
 
     def draw(self, axes: Axes) -> None:
         """Scores against ratings where there are some, otherwise how often each score is given."""
@@ -101,6 +114,7 @@ def caption_score_table(
     ratings: Tensor,
     source: Sequence[int],
     weight: float,
+    means: str,
 ) -> CaptionScores:
     """Puts scores beside the image and the text they belong to.
 
@@ -113,6 +127,7 @@ def caption_score_table(
         ratings: ``(J, R)``, NaN where there is none.
         source: The line of every caption in its file; empty: they are numbered from 1.
         weight: Of the cosines.
+        means: What the reducer's means were taken of, in words.
     """
     nothing = torch.full((len(candidates),), torch.nan, dtype=torch.float64)
     columns = (
@@ -138,6 +153,7 @@ def caption_score_table(
             for line, (image, text), score, value, reference, rating in zip(*columns, strict=True)
         ),
         weight,
+        means,
     )
 
 

@@ -27,23 +27,25 @@ class Tradeoff(Callback):
         x: A number, such as ``gap/centroid_distance``.
         y: Numbers, a picture each.
         colour: What the lines are: ``row``, a setting of the reducer, or a key that the jobs vary.
-        order: The key along which the points of a line are joined and named; ``None``: by x.
+        order: The key along which the points of a line are joined and named (``row``: before, after); ``None``: by x.
+        row: The only row that is drawn; ``None``: all that are fitted.
     """
 
-    def __init__(self, x: str, y: Sequence[str], colour: str, order: str | None = None) -> None:
+    def __init__(self, x: str, y: Sequence[str], colour: str, order: str | None = None, row: str | None = None) -> None:
         self.x = x
         self.y = list(y)
         self.colour = colour
         self.order = order
+        self.row = row
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Reads the jobs and draws."""
         from i0t.report.tradeoff import write_tradeoff
 
-        _draw(
-            config,
-            lambda jobs, folder: write_tradeoff(jobs, folder, x=self.x, y=self.y, colour=self.colour, order=self.order),
-        )
+        def write(jobs: Sequence[Any], folder: Path) -> list[Path]:
+            return write_tradeoff(jobs, folder, x=self.x, y=self.y, colour=self.colour, order=self.order, row=self.row)
+
+        _draw(config, write)
 
 
 def _draw(config: DictConfig, write: Callable[[Sequence[Any], Path], list[Path]]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL.Image
 import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -115,6 +116,10 @@ class ImageTextDataModule(pl.LightningDataModule):
         self.transform = transform
         self.tokenizer = tokenizer
         self.train_transform = train_transform or transform
+
+    def example_image(self) -> Any:
+        """An image of the kind that the transform is given; a photo, where a subclass does not say otherwise."""
+        return PIL.Image.new("RGB", (32, 32))
 
     def describe(self, split: str) -> SplitInfo:
         """Labels, captions and prompts of ``"train"``, ``"val"`` or ``"test"``."""

@@ -244,6 +244,10 @@ class MadDataModule(ImageTextDataModule):
         # The sampler gives whole batches of rows and the dataset whole batches: no per-sample work, no collation.
         return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
 
+    def example_image(self) -> Tensor:
+        """``(1, 3, 28, 28)`` uint8, as the transform is given them."""
+        return torch.zeros(1, 3, 28, 28, dtype=torch.uint8)
+
     def describe(self, split: str) -> SplitInfo:
         """Captions, the six factors as labels, true pairs, source digits as groups, and prompts."""
         images = self.split(split)

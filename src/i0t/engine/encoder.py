@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from i0t.callbacks.shard_writer import ShardWriter
+from i0t.config_errors import ConfigError
 from i0t.data.base import ImageTextDataModule, SplitInfo
 from i0t.distributed import rank, world_size
 from i0t.embedding_cache import EmbeddingCache, digest, files_digest, library_versions, stamps_of
@@ -32,6 +33,7 @@ from i0t.embedding_store import (
 from i0t.embeddings import EmbeddingSet, PromptTable
 from i0t.encode import assemble, encode_prompts, encode_texts
 from i0t.features import Features
+from i0t.models.base import ClipModel
 from i0t.module import ClipModule
 
 
@@ -48,12 +50,12 @@ class Encoder:
         self.trainer = trainer
         self.module = module
         self.writer = writer
-        self._features: dict[tuple[int, str], Features] = {}
+        # The data modules themselves are the keys: another one may later be made at the address of one that is gone.
+        self._features: dict[tuple[ImageTextDataModule, str], Features] = {}
 
     def bind(self, datamodule: ImageTextDataModule) -> ImageTextDataModule:
         """Hands the model's transforms and tokenizer to a data module."""
-        model = self.module.model
-        datamodule.bind(transform=model.transform, tokenizer=model.tokenizer, train_transform=model.train_transform)
+        bind(datamodule, self.module.model)
         return datamodule
 
     def describe(self, datamodule: ImageTextDataModule, split: str) -> SplitInfo:
@@ -69,7 +71,7 @@ class Encoder:
 
     def features(self, datamodule: ImageTextDataModule, split: str) -> Features:
         """This rank's rows of a split, kept in memory."""
-        key = (id(datamodule), split)
+        key = (datamodule, split)
         if key not in self._features:
             datamodule.setup("predict")
             parts: Any = self.trainer.predict(self.module, dataloaders=datamodule.eval_dataloader(split))
@@ -209,6 +211,33 @@ class Encoder:
                 yield device
         finally:
             self.module.to(home)
+
+
+def bind(
+    datamodule: ImageTextDataModule, model: ClipModel, *, train_transform: Callable[[Any], Tensor] | None = None
+) -> None:
+    """Hands a model's transforms and tokenizer to a data module whose images they can take.
+
+    Args:
+        datamodule: Any.
+        model: Any.
+        train_transform: Of training; by default the model's own.
+
+    Raises:
+        ConfigError: If the transform is for images of another kind (MAD's tensors, photos).
+    """
+    try:
+        model.transform(datamodule.example_image())
+    except TypeError as error:
+        raise ConfigError(
+            f"{type(model).__name__} cannot read the images of {type(datamodule).__name__} "
+            f"({str(error).splitlines()[0]}): choose a model that was made for them"
+        ) from error
+    datamodule.bind(
+        transform=model.transform,
+        tokenizer=model.tokenizer,
+        train_transform=model.train_transform if train_transform is None else train_transform,
+    )
 
 
 def truncation_warning(num_cut: int, num_captions: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from rich.console import Console
 
 from i0t import runs
 from i0t.config import to_container
@@ -30,16 +31,29 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     rows = compared_rows(cfg, dim=embeddings.dim)
     if checkpoint is not None:
         rows |= _row_of_checkpoint(checkpoint, rows, dim=embeddings.dim)
+    dropped: dict[str, str] = {}
     for name, row in rows.items():
         if row.reducer.needs_fit and not row.ready:
             fit_source = source if row.fit_data is None else Source(row.fit_data, lazy_encoder, cache)
-            rows[name] = row.fitted_on(_fit(row, fit_source), embeddings)
+            try:
+                rows[name] = row.fitted_on(_fit(row, fit_source), embeddings)
+            except ValueError as error:
+                if not (cfg.inherited_rows and name in cfg.compare):
+                    raise
+                dropped[name] = str(error)
+    for name, reason in dropped.items():  # the checkpoint's rows are for the checkpoint's data
+        del rows[name]
+        if rank() == 0:
+            Console().print(f"note: no row {name}: {reason}", soft_wrap=True, highlight=False)
     if rank() != 0:
         return {}
     images = source.images()
     shown = None if images is None else lambda row: images(cfg.split, row)
     results = measure(cfg, cfg.split, rows, embeddings)
-    facts = model_facts(cfg.model, None if checkpoint is None else checkpoint[runs.CHECKPOINT_KEY]["config"])
+    facts = model_facts(
+        cfg.model if source.is_encoded else None,
+        None if checkpoint is None else checkpoint[runs.CHECKPOINT_KEY]["config"],
+    )
     return write(cfg, cfg.split, results, embeddings, shown, {}, facts)
 
 

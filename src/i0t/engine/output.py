@@ -98,6 +98,8 @@ def write(
     console = Console()
     console.print(table.to_rich(console.width))
     of_data = [str(warning) for warning in embeddings.provenance.get("warnings", ())]
+    if not any(row.metrics for row in rows):
+        of_data.append(f"nothing on these data can be measured by {', '.join(map(str, cfg.evaluation))}")
     for warning in [*of_data, *(f"{row.name}: {note}" for row in rows for note in row.notes)]:
         console.print(f"note: {warning}", soft_wrap=True, highlight=False)
     prompts = [f"{name}: {table.description}" for name, table in embeddings.prompts.items()]

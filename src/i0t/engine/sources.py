@@ -128,9 +128,14 @@ class Source:
 
     def images(self) -> Callable[[str, int], np.ndarray] | None:
         """Looks up one image of a split; ``None`` for embeddings without images."""
-        if not (self._recalled or self._is_datamodule):
+        if not self.is_encoded:
             return None
         return lambda split, row: self._built.images(split, [row])[0]
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether a model made these embeddings here, now or into the cache."""
+        return self._recalled or self._is_datamodule
 
     @property
     def _is_datamodule(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from omegaconf import DictConfig
+from rich.console import Console
 
 from i0t.config import to_container
 from i0t.config_errors import ConfigError
@@ -17,6 +18,8 @@ from i0t.models.precomputed import Precomputed
 from i0t.module import ClipModule
 
 TRAINED, FROZEN, CACHED = "trained", "frozen", "cached"
+# Weights stay in float32, so that they are still those of the checkpoint.
+_WHOLE_PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 
 
 class Training(NamedTuple):
@@ -44,10 +47,19 @@ def check_encoders(cfg: DictConfig) -> None:
             f"encoders={cfg.encoders} is unknown; choose trained, frozen (stage 2 through the encoders) or cached "
             "(stage 2 on embeddings that are encoded once)"
         )
+    if cfg.encoders != TRAINED and str(cfg.trainer.precision) not in _WHOLE_PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision={cfg.trainer.precision} converts the weights, which encoders={cfg.encoders} keeps: "
+            f"choose one of {', '.join(_WHOLE_PRECISIONS)}"
+        )
+    if cfg.encoders == CACHED and not {"batch_size", "train_seed"} <= set(cfg.data):
+        raise ConfigError("these data have no image-caption pairs to train on, so encoders=cached has nothing to cache")
     if cfg.views < 1:
         raise ConfigError(f"views={cfg.views} must be at least 1")
     if cfg.views > 1 and cfg.encoders != TRAINED:
         raise ConfigError(f"views={cfg.views} needs encoders=trained: frozen ones have no dropout, all views are equal")
+    if cfg.views > 1 and cfg.model.get("dropout") == 0:
+        raise ConfigError(f"views={cfg.views} without dropout are all equal: set model.dropout (I0T: 0.1)")
 
 
 def check_something_is_trained(cfg: DictConfig, module: ClipModule) -> None:
@@ -69,6 +81,9 @@ def prepare(cfg: DictConfig, encoder: Encoder, datamodule: ImageTextDataModule) 
         return Training(encoder.module, datamodule, {})
     module = encoder.module
     splits = {split: _encoded(cfg, encoder, datamodule, split) for split in ("train", "val")}
+    if encoder.trainer.is_global_zero:
+        train = splits["train"]
+        Console().print(f"training on {train.num_images:,} images with {train.num_texts:,} captions from the cache")
     pairs = CachedPairs(splits, batch_size=cfg.data.batch_size, train_seed=cfg.data.train_seed)
     cached = ClipModule(
         Precomputed(module.model),

@@ -22,7 +22,7 @@ from i0t.config_errors import ConfigError
 from i0t.data.base import ImageTextDataModule
 from i0t.distributed import rank, world_size
 from i0t.embeddings import EmbeddingSet
-from i0t.engine.encoder import Encoder, truncation_warning
+from i0t.engine.encoder import Encoder, bind, truncation_warning
 from i0t.engine.output import measure, model_facts, write
 from i0t.engine.rows import Row, build_row, compared_rows, free_name, row_name
 from i0t.engine.stage_two import CACHED, TRAINED, Training, check_encoders, check_something_is_trained, prepare
@@ -145,7 +145,9 @@ def _build(cfg: DictConfig, in_checkpoint: dict[str, Any]) -> tuple[ImageTextDat
     model = build_model(cfg)
     if cfg.encoders != TRAINED:
         model.freeze_all()
-    datamodule.bind(transform=model.transform, tokenizer=model.tokenizer, train_transform=model.train_transform)
+    # Frozen encoders see what they will see in evaluation: nothing is augmented for them.
+    train_transform = model.train_transform if cfg.encoders == TRAINED else model.transform
+    bind(datamodule, model, train_transform=train_transform)
     own = build_row(cfg.gap_reducer, dim=model.embed_dim)
     if own.fit_data is not None:
         raise ConfigError(

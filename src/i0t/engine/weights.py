@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
 from i0t import runs
@@ -29,7 +31,21 @@ def build_model(cfg: DictConfig) -> ClipModel:
         return model
     checkpoint = runs.read_checkpoint(Path(path))
     _check_same_architecture(node, checkpoint, path)
-    return build_from_checkpoint(node, checkpoint, path)
+    model = build_from_checkpoint(node, checkpoint, path)
+    if not cfg.resume:
+        _set_logits(model, node, checkpoint[runs.CHECKPOINT_KEY]["config"]["model"])
+    return model
+
+
+def _set_logits(model: ClipModel, node: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """The logit scale and bias that this run asks for; what it inherits from the checkpoint's run was trained."""
+    scale, bias = node.get("logit_scale"), node.get("logit_bias")
+    own_bias = model.logits()[1]
+    with torch.no_grad():
+        if scale is not None and scale != saved.get("logit_scale"):
+            model.log_logit_scale.fill_(math.log(scale))
+        if bias is not None and bias != saved.get("logit_bias") and own_bias is not None:
+            own_bias.fill_(bias)
 
 
 def build_from_checkpoint(node: Mapping[str, Any], checkpoint: Mapping[str, Any], path: str | Path) -> ClipModel:

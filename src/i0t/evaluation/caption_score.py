@@ -6,7 +6,14 @@ from __future__ import annotations
 from i0t.analysis.caption_scores import CaptionScores, caption_score_table
 from i0t.analysis.cosine_ranges import cosine_ranges
 from i0t.embeddings import EmbeddingSet
-from i0t.evaluation.judged_scores import JudgedScores, add_taus, check_weights, describe_scores, score_judged
+from i0t.evaluation.judged_scores import (
+    JudgedScores,
+    add_taus,
+    check_weights,
+    describe_means,
+    describe_scores,
+    score_judged,
+)
 from i0t.evaluation.resampling import Numbers, describe_units, redraws_of
 from i0t.evaluation.results import Context, Scores
 from i0t.judgements import Judgements
@@ -50,7 +57,7 @@ class CaptionScore:
             protocol="; ".join(parts),
             notes=notes,
             details={
-                "caption_scores": _table(embeddings, judgements, judged),
+                "caption_scores": _table(embeddings, judgements, judged, describe_means(context)),
                 "cosine_ranges": cosine_ranges(embeddings, num_cosines=self.num_cosines),
             },
         )
@@ -65,7 +72,7 @@ def _add_means(numbers: Numbers, judged: JudgedScores, judgements: Judgements, r
             numbers.add_mean(f"{prefix}mean{suffix}", scores[known], units[known], redraws.image_counts)
 
 
-def _table(embeddings: EmbeddingSet, judgements: Judgements, judged: JudgedScores) -> CaptionScores:
+def _table(embeddings: EmbeddingSet, judgements: Judgements, judged: JudgedScores, means: str) -> CaptionScores:
     raw, score = judged.form("", ""), judged.form("", "_clipped")
     assert raw is not None
     assert score is not None
@@ -78,4 +85,5 @@ def _table(embeddings: EmbeddingSet, judgements: Judgements, judged: JudgedScore
         ratings=judgements.ratings,
         source=judgements.source,
         weight=judged.weight,
+        means=means,
     )

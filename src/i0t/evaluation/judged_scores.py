@@ -151,7 +151,7 @@ def describe_scores(
         )
     if embeddings.provenance.get("prompt_prefix"):
         parts.append(f"texts begin with {str(embeddings.provenance['prompt_prefix'])!r}")
-    parts.append(_fitted_on(context))
+    parts.append(describe_means(context))
     return parts
 
 
@@ -160,7 +160,8 @@ def _per_caption(owners: Tensor) -> str:
     return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
 
 
-def _fitted_on(context: Context) -> str:
+def describe_means(context: Context) -> str:
+    """What the means of a row were taken of, in words."""
     if context.protocol == "none":
         return "nothing fitted"
     if context.calibration is None:

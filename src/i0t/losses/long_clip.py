@@ -216,7 +216,7 @@ class LongClipLoss(nn.Module):
             ValueError: Without ``short_text_features``.
         """
         if short_text_features is None:
-            raise ValueError("Long-CLIP's loss needs short captions as well: set data.short_captions=first_sentence")
+            raise ValueError("Long-CLIP's loss needs short captions as well: set data.short_captions=true")
         return long_clip_loss(
             image_features,
             text_features,

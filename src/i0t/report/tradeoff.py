@@ -34,6 +34,7 @@ class TradeoffPoint(NamedTuple):
         row: Name of the row.
         colour: Value of the key that colours.
         order: Value of the key along which points of one colour are joined; ``None`` without such a key.
+        setting: What else its jobs override, such as ``data=coco``: points of different settings are not joined.
         num_jobs: How many jobs.
         x: Of the horizontal axis.
         y: Of the vertical axes, by the name of the number; those that the jobs have.
@@ -42,6 +43,7 @@ class TradeoffPoint(NamedTuple):
     row: str
     colour: Any
     order: Any
+    setting: str
     num_jobs: int
     x: Spread
     y: Mapping[str, Spread]
@@ -121,11 +123,26 @@ def tradeoff_points(
     for r in having:
         values = (r.value_of(colour), None if order is None else r.value_of(order))
         groups.setdefault((*r.identity(without=over), *map(str, values)), []).append(r)
-    points = [_point(members, x, y, colour, order) for members in groups.values()]
-    return sorted(points, key=lambda p: (_rank(p.colour), p.row, _rank(p.x.mean if order is None else p.order)))
+    points = [
+        _point(members, x, y, colour, order, _setting(members[0], colour, order, over)) for members in groups.values()
+    ]
+    return sorted(
+        points, key=lambda p: (_rank(p.colour), p.row, p.setting, _rank(p.x.mean if order is None else p.order))
+    )
 
 
-def _point(rows: Sequence[JobRow], x: str, y: Sequence[str], colour: str, order: str | None) -> TradeoffPoint:
+def _setting(row: JobRow, colour: str, order: str | None, over: Sequence[str]) -> str:
+    """The overrides that neither colour nor order nor repetition stand for; along x alone, those of the data."""
+    named = [key.rsplit(".", 1)[-1] for key in (colour, order) if key is not None]
+    others = [(key, value) for key, value in row.identity(without=[*over, *named]) if key != "row"]
+    if order is None:
+        others = [(key, value) for key, value in others if key.partition(".")[0] == "data"]
+    return ", ".join(f"{key}={value}" for key, value in others)
+
+
+def _point(
+    rows: Sequence[JobRow], x: str, y: Sequence[str], colour: str, order: str | None, setting: str
+) -> TradeoffPoint:
     def spread(key: str) -> Spread | None:
         return spread_of(rows, lambda row: row.numbers.get(key), key)
 
@@ -133,7 +150,7 @@ def _point(rows: Sequence[JobRow], x: str, y: Sequence[str], colour: str, order:
     assert across is not None
     found = {key: value for key in y if (value := spread(key)) is not None}
     along = None if order is None else first.value_of(order)
-    return TradeoffPoint(first.name, first.value_of(colour), along, len(rows), across, found)
+    return TradeoffPoint(first.name, first.value_of(colour), along, setting, len(rows), across, found)
 
 
 def draw_tradeoff(
@@ -148,6 +165,7 @@ def draw_tradeoff(
         colour: Name of the key that colours.
         order: Name of the key along which points are joined.
     """
+    y = [key for key in y if any(key in point.y for point in points)]
     figure, grid = axes_grid(len(y), columns=min(2, len(y)), width=5.6, height=4.2, share_y=False)
     colours = _colours(list(dict.fromkeys(_name(p.colour) for p in points)), points)
     rows = list(dict.fromkeys(p.row for p in points))
@@ -157,7 +175,7 @@ def draw_tradeoff(
         axes.margins(0.08)
         for line in _lines_of(points):
             shown = [p for p in line if key in p.y]
-            label = _name(line[0].colour) if len(rows) == 1 else f"{_name(line[0].colour)}, {line[0].row}"
+            label = ", ".join(_names_of_line(line[0], points))
             marker = _MARKERS[rows.index(line[0].row) % len(_MARKERS)]
             _draw_line(axes, shown, key, colours[_name(line[0].colour)], marker, label)
         _name_points(axes, _lines_of(points), key)
@@ -167,6 +185,17 @@ def draw_tradeoff(
     named = "" if order is None else f"numbers at points: {_words(order)}; "
     grid[0].set_title(named + _bars(points), fontsize=8, color=INK, loc="left", parse_math=False)
     return figure
+
+
+def _names_of_line(first: TradeoffPoint, points: Sequence[TradeoffPoint]) -> list[str]:
+    """The value of the colour; then the row and the setting, where there are several (of this colour and row)."""
+    alike = [point for point in points if _name(point.colour) == _name(first.colour) and point.row == first.row]
+    names = [_name(first.colour)]
+    if len({point.row for point in points}) > 1:
+        names.append(first.row)
+    if len({point.setting for point in alike}) > 1:
+        names.append(_name(first.setting))
+    return list(dict.fromkeys(names))
 
 
 def _draw_line(axes: Axes, points: Sequence[TradeoffPoint], key: str, color: str, marker: str, label: str) -> None:
@@ -196,9 +225,9 @@ def _name_points(axes: Axes, lines: Sequence[Sequence[TradeoffPoint]], key: str)
 
 
 def _lines_of(points: Sequence[TradeoffPoint]) -> list[list[TradeoffPoint]]:
-    lines: dict[tuple[str, str], list[TradeoffPoint]] = {}
+    lines: dict[tuple[str, str, str], list[TradeoffPoint]] = {}
     for point in points:
-        lines.setdefault((_name(point.colour), point.row), []).append(point)
+        lines.setdefault((_name(point.colour), point.row, point.setting), []).append(point)
     return list(lines.values())
 
 
@@ -249,11 +278,17 @@ def _table(
     numbers = [f"{key}{suffix}" for key in (x, *y) for suffix in ("", " low", " high")]
     lines: list[list[Cell]] = []
     for p in points:
-        cells: list[Cell] = [p.row, _cell(p.colour), *([] if order is None else [_cell(p.order)]), p.num_jobs]
+        cells: list[Cell] = [
+            p.row,
+            _cell(p.colour),
+            *([] if order is None else [_cell(p.order)]),
+            p.setting,
+            p.num_jobs,
+        ]
         for spread in (p.x, *(p.y.get(key) for key in y)):
             cells += [None] * 3 if spread is None else [spread.mean, spread.low, spread.high]
         lines.append(cells)
-    return ["row", *varied, "jobs", *numbers], lines
+    return ["row", *varied, "setting", "jobs", *numbers], lines
 
 
 def _cell(value: Any) -> Cell:

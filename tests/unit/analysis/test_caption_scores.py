@@ -16,6 +16,7 @@ def scored(raw, ratings):
             for number, (value, rating) in enumerate(zip(raw, ratings, strict=True), start=1)
         ),
         weight=2.0,
+        means="nothing fitted",
     )
 
 
@@ -57,5 +58,8 @@ def test_several_ratings_are_averaged_and_missing_ones_are_none():
         ratings=ratings,
         source=(3, 7),
         weight=1.0,
+        means="means of 9 images",
     )
-    assert detail.lines() == [(3, "0", "0", 0.0, -0.25, None, 2.5), (7, "1", "1", 0.5, 0.5, 0.25, None)]
+    means = "means of 9 images"
+    assert detail.lines() == [(3, "0", "0", 0.0, -0.25, None, 2.5, means), (7, "1", "1", 0.5, 0.5, 0.25, None, means)]
+    assert detail.as_json()["means"] == means

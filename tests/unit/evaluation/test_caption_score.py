@@ -59,8 +59,9 @@ def test_every_caption_has_its_line(embeddings):
     ]
     for line, right in zip(detail.lines(), expected, strict=True):
         assert line[:3] == right[:3]
-        assert line[3:] == pytest.approx(right[3:], abs=1e-6)
-    assert detail.header() == ("line", "image", "caption", "score", "raw", "reference_score", "rating")
+        assert line[3:-1] == pytest.approx(right[3:], abs=1e-6)
+        assert line[-1] == "nothing fitted"
+    assert detail.header() == ("line", "image", "caption", "score", "raw", "reference_score", "rating", "means")
     written = detail.as_json()
     assert written["weight"] == 2.5
     assert written["captions"][1]["raw"] == pytest.approx(-2.5)

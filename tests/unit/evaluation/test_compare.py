@@ -8,14 +8,18 @@ import torch
 from torch.nn import functional as F
 
 from i0t.embeddings import EmbeddingSet, PromptTable
-from i0t.evaluation.compare import compare_rows, evaluate_row, reduced
+from i0t.evaluation.compare import compare_rows, evaluate_row, plain_settings, protocols_of, reduced
 from i0t.evaluation.gap import Gap
 from i0t.evaluation.object_bias import ObjectBias
+from i0t.evaluation.results import RowResult, Scores
 from i0t.evaluation.retrieval import Retrieval
 from i0t.evaluation.zeroshot import ZeroShot
+from i0t.gap_reducers.async_bn import AsyncBatchNorm
 from i0t.gap_reducers.base import NotFittedError
 from i0t.gap_reducers.none import NoReducer
 from i0t.gap_reducers.posthoc import Posthoc
+from i0t.judgements import Judgements
+from i0t.losses.clip import ClipLoss
 from i0t.metrics import functional as metrics
 
 EVALUATIONS = {
@@ -192,3 +196,110 @@ def test_every_number_has_an_interval_but_counts(embeddings):
     assert without == {f"retrieval/{way}_{count}" for way in ("i2t", "t2i") for count in ("tied", "unpaired")}
     for name, (low, high) in row.intervals.items():
         assert low <= high, name
+
+
+def test_a_row_has_the_plain_settings_of_its_reducer(embeddings):
+    reducer = Posthoc(8, fit_split="test", strength=0.25, seed=4)
+    reducer.fit(embeddings)
+    row = evaluate_row("mine", reducer, embeddings, {}, split="test")
+    assert row.settings == {"dim": 8, "fit_split": "test", "seed": 4, "strength": 0.25}, "what is None says nothing"
+    drawn = Posthoc(8, fit_split="test", fit_samples=16)
+    drawn.fit(embeddings)
+    settings = evaluate_row("drawn", drawn, embeddings, {}, split="test").settings
+    assert (settings["fit_samples"], settings["strength"]) == (16, 1.0)
+    trained = plain_settings(AsyncBatchNorm(8, loss=ClipLoss(), learning_rate=0.5, exact_statistics=False))
+    assert (trained["learning_rate"], trained["exact_statistics"], trained["epochs"]) == (0.5, False, 3)
+    assert "loss" not in trained, "a module is no number and no word"
+
+
+def test_an_argument_that_is_no_attribute_is_left_out():
+    class Doubled(NoReducer):
+        def __init__(self, dim, *, factor=2.0, hidden=3):
+            super().__init__(dim)
+            self.factor = factor
+
+    assert plain_settings(Doubled(4)) == {"dim": 4, "factor": 2.0}
+
+
+class Told:
+    """An evaluation that returns what it was made with, and keeps what it was given."""
+
+    def __init__(self, **scores):
+        self.scores = Scores(**scores)
+        self.given = []
+
+    def __call__(self, embeddings, context):
+        self.given.append((embeddings, context))
+        return self.scores
+
+
+def test_numbers_notes_and_details_of_all_evaluations_and_their_variants_are_gathered(embeddings):
+    drawn = torch.linspace(0, 1, 41)
+    one_caption = Scores(values={"r1": 0.5}, notes=("not shown",), protocol="one caption")
+    first = Told(
+        values={"r1": 0.75, "tied": 2.0},
+        replicates={"r1": drawn},
+        protocol="all captions",
+        notes=("look out", "again"),
+        variants={"1_caption": one_caption},
+        details={"table": "the table"},
+    )
+    second = Told(values={"x": 1.0}, notes=("third",), details={"other": "the other"})
+    row = evaluate_row("mine", NoReducer(8), embeddings, {"retrieval": first, "own": second}, split="test")
+    assert row.metrics == {"retrieval/r1": 0.75, "retrieval/tied": 2.0, "retrieval_1_caption/r1": 0.5, "own/x": 1.0}
+    assert row.intervals == {"retrieval/r1": pytest.approx((0.025, 0.975))}
+    assert row.protocols == {"retrieval": "all captions", "retrieval_1_caption": "one caption"}
+    assert row.notes == ("look out", "again", "not shown", "third")
+    assert row.details == {"table": "the table", "other": "the other"}
+
+
+def test_an_evaluation_is_told_what_the_reducer_was_fitted_on(embeddings):
+    unit = [F.normalize(x, dim=1) for x in (embeddings.image_features, embeddings.text_features)]
+    whole, part, none = Posthoc(8, fit_split="test"), Posthoc(8, fit_split="test", strength=0.5), NoReducer(8)
+    for reducer in (whole, part):
+        reducer.fit(embeddings)
+    told = Told()
+    for reducer in (whole, part, none):
+        evaluate_row("x", reducer, embeddings, {"own": told}, split="test")
+    (reduced_set, context), (_, of_part), (_, of_none) = told.given
+    assert (context.protocol, of_none.protocol) == ("transductive", "none")
+    assert (context.calibration.num_images, context.calibration.num_texts) == (40, 40)
+    torch.testing.assert_close(context.calibration.image_mean, unit[0].mean(0))
+    torch.testing.assert_close(context.calibration.text_mean, unit[1].mean(0))
+    assert of_part.calibration is None, "half a mean is no calibration whose error alone is left"
+    assert of_none.calibration is None
+    torch.testing.assert_close(context.before.image_features, unit[0])
+    assert not torch.allclose(reduced_set.image_features, unit[0])
+    assert set(context.pooled_prompts) == set(), "maxima over prompts are not pooled"
+
+
+def test_judgements_reach_the_evaluation(embeddings):
+    judgements = Judgements.of(torch.tensor([[3, 4]]))
+    told = Told()
+    evaluate_row("x", NoReducer(8), dataclasses.replace(embeddings, judgements=judgements), {"own": told}, split="test")
+    ((measured, context),) = told.given
+    assert measured.judgements is judgements
+    assert context.before.judgements is judgements
+
+
+def row_of(name, **protocols):
+    one = torch.ones(1, 2)
+    return RowResult(
+        name=name, reducer="x", fit_split=None, fit_samples=0, protocol="none", metrics={}, intervals={},
+        image_features=one, text_features=one, protocols=protocols,
+    )  # fmt: skip
+
+
+def test_a_sentence_that_all_rows_share_is_said_once_and_others_row_by_row():
+    rows = [
+        row_of("none", gap="40 images", score="w = 2.5"),
+        row_of("posthoc", gap="40 images", score="w = 1"),
+        row_of("late", extra="alone"),
+    ]
+    assert protocols_of(rows) == {
+        "gap": "40 images",
+        "score": "none: w = 2.5 | posthoc: w = 1",
+        "extra": "alone",
+    }
+    assert protocols_of([]) == {}
+    assert list(protocols_of(rows)) == ["gap", "score", "extra"]

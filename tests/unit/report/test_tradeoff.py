@@ -79,7 +79,8 @@ def test_files_hold_every_point(tmp_path: Path) -> None:
     assert float(lines[2][X]) == pytest.approx(0.6)
     assert float(lines[2][f"{X} high"]) == pytest.approx(0.62)
     assert lines[2]["retrieval/i2t_r1 low"] == ""
-    assert "| shift | a | 1.5 | 1 | 0.6 | 0.59 | 0.62 | 0.65 |" in (tmp_path / "gap_x_semantics.md").read_text()
+    line = "| shift | a | 1.5 | ckpt_path=a_0.ckpt | 1 | 0.6 | 0.59 | 0.62 | 0.65 |"
+    assert line in (tmp_path / "gap_x_semantics.md").read_text()
     assert Image.open(tmp_path / "gap_x_semantics.png").size == (1680, 630)
 
 
@@ -99,6 +100,21 @@ def test_the_picture_has_a_line_per_colour_in_its_order_with_names_at_points() -
     legend = left.get_legend()
     assert legend is not None
     assert legend.get_title().get_text() == "trained as"
+
+
+def test_points_of_different_data_are_not_joined_and_pictures_without_points_are_left_out() -> None:
+    jobs = [
+        {**one, "overrides": {**one["overrides"], "data": data}}
+        for data in ("flickr30k", "coco")
+        for one in (job(strength, "a", gap=strength, recall=0.5) for strength in (0.0, 1.0))
+    ]
+    points = tradeoff_points(jobs, x=X, y=[*Y, "absent/number"], colour="model.trained_as", order="strength")
+    drawn = draw_tradeoff(points, x=X, y=[*Y, "absent/number"], colour="model.trained_as", order="strength").axes
+    assert len(drawn) == len(Y)
+    labels = [str(line.get_label()) for line in drawn[0].lines if not str(line.get_label()).startswith("_")]
+    assert len(labels) == 2
+    assert any("data=coco" in label for label in labels)
+    assert {point.setting.partition(",")[0].partition("=")[0] for point in points} <= {"ckpt_path", "data"}
 
 
 def test_numbers_get_an_ordered_scale_and_points_without_the_vertical_number_are_left_out() -> None:
