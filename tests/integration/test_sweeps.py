@@ -194,7 +194,7 @@ def test_sweep_gap_x_semantics(recipe, stage_one, tmp_path):
     assert len(lines) == 2 * 3 * 2
     points = points_of(folder)
     having = {
-        name: {point["data"] for point in points if point[name]}
+        name: {point["setting"].removeprefix("data=") for point in points if point[name]}
         for name in ("retrieval/i2t_r1", "zeroshot/class", "caption_correlation/tau_c_clipped")
     }
     assert having == {
@@ -207,7 +207,7 @@ def test_sweep_gap_x_semantics(recipe, stage_one, tmp_path):
             distances = [
                 float(point["gap/centroid_distance"])
                 for point in points
-                if point["ckpt_path"] == checkpoint and point["data"] == data
+                if point["ckpt_path"] == checkpoint and point["setting"] == f"data={data}"
             ]
             assert len(distances) == 2, "one line per data set"
             assert distances[0] > 2 * distances[1], "strength 0, then 1"

@@ -127,6 +127,7 @@ def test_an_evaluation_takes_data_model_and_rows_of_the_checkpoint(checkpoint):
     assert (cfg.data.limit, cfg.model.embed_dim) == (77, 24)
     assert list(cfg.compare) == ["none", "posthoc", "posthoc_test", "async_bn"]
     assert cfg.gap_reducer is None
+    assert cfg.inherited_rows is True
 
 
 def test_what_an_evaluation_names_itself_goes_before_the_checkpoint_s(checkpoint):
@@ -134,6 +135,7 @@ def test_what_an_evaluation_names_itself_goes_before_the_checkpoint_s(checkpoint
     (cfg,) = eval_jobs(f"ckpt_path={path}", "data=embeddings", "data.path=x.npz", "compare=i0t_paper")
     assert cfg.data._target_.endswith("EmbeddingFile") or "embeddings" in cfg.data._target_
     assert "mean_shift_375" in cfg.compare
+    assert cfg.inherited_rows is False, "rows that are asked for are not dropped"
     (cfg,) = eval_jobs(f"ckpt_path={path}", "gap_reducer=posthoc", "gap_reducer.fit_split=val")
     assert (list(cfg.compare), cfg.data.limit) == (["none"], 77)
 

@@ -29,6 +29,7 @@ class Encodes:
 
     def __init__(self, module):
         self.module = module
+        self.trainer = SimpleNamespace(is_global_zero=True)
         self.asked = []
 
     def whole(self, datamodule, split, *, with_relevant_pairs):
@@ -41,23 +42,43 @@ class Encodes:
 
 
 @pytest.mark.parametrize(
-    ("encoders", "views", "message"),
+    ("changes", "message"),
     [
-        ("frosen", 1, "encoders=frosen is unknown; choose trained, frozen .* or cached"),
-        ("trained", 0, "views=0 must be at least 1"),
-        ("frozen", 2, "views=2 needs encoders=trained"),
-        ("cached", 3, "views=3 needs encoders=trained"),
+        (["encoders=frosen"], "encoders=frosen is unknown; choose trained, frozen .* or cached"),
+        (["views=0"], "views=0 must be at least 1"),
+        (["encoders=frozen", "views=2"], "views=2 needs encoders=trained"),
+        (["encoders=cached", "views=3"], "views=3 needs encoders=trained"),
+        (["views=2", "model.dropout=0.0"], "views=2 without dropout are all equal: set model.dropout"),
+        (["encoders=frozen", "trainer.precision=bf16-true"], "trainer.precision=bf16-true converts the weights"),
+        (["encoders=cached", "trainer.precision=16-true"], "which encoders=cached keeps: choose one of 32-true"),
     ],
 )
-def test_options_that_do_not_go_together_are_one_line(encoders, views, message):
+def test_options_that_do_not_go_together_are_one_line(training_config, changes, message):
     with pytest.raises(ConfigError, match=message) as error:
-        check_encoders(SimpleNamespace(encoders=encoders, views=views))
+        check_encoders(training_config(*changes))
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("encoders", "views"), [("trained", 1), ("trained", 2), ("frozen", 1), ("cached", 1)])
-def test_options_that_do_are_taken(encoders, views):
-    check_encoders(SimpleNamespace(encoders=encoders, views=views))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["views=1"],
+        ["views=2", "model.dropout=0.1"],
+        ["encoders=frozen"],
+        ["encoders=cached"],
+        ["encoders=cached", "trainer.precision=16-mixed"],
+        ["trainer.precision=bf16-true"],
+    ],
+)
+def test_options_that_do_are_taken(training_config, changes):
+    check_encoders(training_config(*changes))
+
+
+def test_data_without_training_batches_have_nothing_to_cache(training_config):
+    cfg = training_config("encoders=cached")
+    del cfg.data.batch_size
+    with pytest.raises(ConfigError, match=r"no image-caption pairs to train on, so encoders=cached has nothing"):
+        check_encoders(cfg)
 
 
 def frozen_module(build, reducer):
@@ -88,7 +109,7 @@ def test_through_the_encoders_the_run_s_own_parts_are_fitted(training_config, en
 
 
 @pytest.mark.parametrize("decay_all", [True, False])
-def test_from_the_cache_the_same_reducer_and_loss_see_features(training_config, decay_all, tmp_path):
+def test_from_the_cache_the_same_reducer_and_loss_see_features(training_config, decay_all, tmp_path, capsys):
     cfg = training_config("encoders=cached", f"decay_all={decay_all}", "data.train_seed=3", gap_reducer="async_bn")
     datamodule, module = _build(cfg, {"name": "mine"})
     encoder = Encodes(module)
@@ -99,6 +120,7 @@ def test_from_the_cache_the_same_reducer_and_loss_see_features(training_config, 
         assert (request["split"], request["data"]) == (split, to_container(cfg.data))
         assert request["model"] == to_container(cfg.model)
     assert training.splits == SPLITS
+    assert "training on 6 images with 6 captions from the cache" in capsys.readouterr().out
     assert isinstance(training.datamodule, CachedPairs)
     assert (training.datamodule.batch_size, training.datamodule.train_seed) == (4, 3)
     own = training.module

@@ -1,5 +1,7 @@
 """Weights of a checkpoint in a model, and one line where they do not fit it."""
 
+import math
+
 import pytest
 import torch
 
@@ -120,3 +122,25 @@ def test_another_architecture_is_refused_by_both_names(training_config, checkpoi
     with pytest.raises(ConfigError, match=message) as error:
         build_model(training_config(f"ckpt_path={path}"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "saved", "expected"),
+    [
+        ({}, {}, "trained"),
+        ({"logit_scale": 50.0}, {}, 50.0),
+        ({"logit_scale": 50.0}, {"logit_scale": 20.0}, 50.0),
+        ({"logit_scale": 50.0}, {"logit_scale": 50.0}, "trained"),  # set when that run began, and learnt since
+    ],
+)
+def test_a_logit_scale_of_the_run_s_own_is_set_and_an_inherited_one_stays_as_trained(
+    training_config, checkpoint, tmp_path, asked, saved, expected
+):
+    content = checkpoint(**saved)
+    content["state_dict"]["model.clip.logit_scale"].fill_(math.log(33.0))
+    torch.save(content, tmp_path / "one.ckpt")
+    options = [f"model.{name}={value}" for name, value in asked.items()]
+    cfg = training_config(f"ckpt_path={tmp_path / 'one.ckpt'}", *options)
+    scale, bias = build_model(cfg).logit_values()
+    assert scale == pytest.approx(33.0 if expected == "trained" else expected, rel=1e-6)
+    assert bias is None
