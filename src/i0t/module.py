@@ -175,6 +175,16 @@ class ClipModule(pl.LightningModule):
         schedule = self.make_scheduler(optimizer, num_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Tells the data where training goes on.
+
+        Not ``trainer.global_step``: a schedule over epochs makes Lightning build the training loader, to count its
+        batches, before it restores the step.
+        """
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        if datamodule is not None:
+            datamodule.first_step = checkpoint["global_step"]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the plain config, so that the checkpoint alone rebuilds the model."""
         checkpoint[CHECKPOINT_KEY] = {"config": self.config, "encoder_weights": self.encoder_weights}

@@ -35,6 +35,19 @@ _FROM_CHECKPOINT = "from_checkpoint"
 # Groups whose files may choose data, rows and model for the whole run.
 _NAMING = ("evaluation", "experiment", "sweep")
 _NOTHING = (None, "null", "")
+_ONLY_IN_TRAINING = {
+    *(
+        "pretrained",
+        "load_weights",
+        "dropout",
+        "logit_scale",
+        "logit_bias",
+        "max_logit_scale",
+        "lock_image",
+        "lock_text",
+    ),
+    *("crop_scale", "color_jitter", "color_jitter_prob", "gray_scale_prob", "grad_checkpointing", "compile"),
+}
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -139,10 +152,15 @@ def _checkpoint_config(command: Command, path: str) -> dict[str, Any]:
     paths = path.split(",") if command.multirun else [path]
     configs = [read_checkpoint(Path(p.strip("'\" ")))[CHECKPOINT_KEY]["config"] for p in paths]
     for other_path, other in zip(paths[1:], configs[1:], strict=True):
-        if other["model"] != configs[0]["model"]:
+        if _built(other["model"]) != _built(configs[0]["model"]):
             raise ConfigError(f"ckpt_path: {paths[0]} and {other_path} hold different models; sweep each for itself")
     first: dict[str, Any] = configs[0]
     return first
+
+
+def _built(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's node without what only matters while it is trained, or before its weights are loaded."""
+    return {key: value for key, value in node.items() if key not in _ONLY_IN_TRAINING}
 
 
 def _saved_config(folder: Path) -> dict[str, Any]:

@@ -244,3 +244,8 @@ def test_an_experiment_builds_on_what_another_one_names(checkpoint, tmp_path):
     (cfg,) = eval_jobs("experiment=child", f"ckpt_path={checkpoint()}", config_dir=str(tmp_path))
     assert "mean_shift_375" in cfg.compare, "the parent's rows"
     assert (cfg.data.limit, cfg.seed) == (77, 5), "the checkpoint's data"
+
+
+def test_checkpoints_that_differ_in_their_training_alone_are_swept_together(checkpoint):
+    paths = f"{checkpoint('a.ckpt', max_logit_scale=None)},{checkpoint('b.ckpt', max_logit_scale=50.0)}"
+    assert len(eval_jobs(f"ckpt_path={paths}", multirun=True)) == 2

@@ -91,6 +91,7 @@ class ImageTextDataModule(pl.LightningDataModule):
     """
 
     eval_batch_size: int  # images encoded at once, per device
+    first_step: int = 0  # of a training that goes on: the optimizer steps it has behind it
 
     def __init__(self, *, main_object: str | None = None) -> None:
         super().__init__()

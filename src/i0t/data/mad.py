@@ -222,8 +222,7 @@ class MadDataModule(ImageTextDataModule):
         """Shuffled batches; after a resume, from the batch at which the interrupted epoch stopped."""
         split = self._new_split(self.split("train").images)
         sampler = GlobalBatchSampler(len(split), batch_size=self.batch_size, seed=self.train_seed)
-        if self.trainer is not None:
-            sampler.resume_at(self.trainer.global_step)
+        sampler.resume_at(self.first_step)
         dataset = _MadDataset(
             split, transform=self.transform, tokenizer=self.tokenizer, train_seed=self.train_seed, sampler=sampler
         )

@@ -200,8 +200,7 @@ class PhotoDataModule(ImageTextDataModule):
         """Shuffled batches; after a resume, from the batch at which the interrupted epoch stopped."""
         photos = self.split("train")
         sampler = GlobalBatchSampler(len(photos), batch_size=self.batch_size, seed=self.train_seed)
-        if self.trainer is not None:
-            sampler.resume_at(self.trainer.global_step)
+        sampler.resume_at(self.first_step)
         dataset = TrainingPhotos(
             photos.image_files,
             [text for texts in photos.captions for text in texts],

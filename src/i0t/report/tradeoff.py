@@ -25,6 +25,7 @@ _NAMED_POINTS = 12  # a line with more points than this does not name them
 _CLOSE = 25  # pixels: nearer points do not get the same name twice
 _LONGEST_NAME = 36
 _UNFITTED = "none"
+_ROW = "row"
 
 
 class TradeoffPoint(NamedTuple):
@@ -71,7 +72,8 @@ def write_tradeoff(
         colour: What the jobs vary: a setting of the reducer (``strength``), an override or a path in the config
             (``data.batch_size``) or in ``metrics.json`` (``model.trained_as``).
         order: The key along which the points of a colour are joined and named; by default they are joined by x.
-        row: The row of every job that is drawn; by default all but those that fit nothing.
+        row: The row of every job that is drawn; by default all but those that fit nothing,
+            which are drawn only where rows are joined (``order="row"``).
         over: Last words of the override keys in which jobs may differ and yet be one point, of which mean and standard
             deviation are taken: ``("seed", "ckpt_path")`` for checkpoints that differ in their training seed.
         name: Stem of the files.
@@ -105,7 +107,8 @@ def tradeoff_points(
     over: Sequence[str] = ("seed",),
 ) -> list[TradeoffPoint]:
     """The points, by colour and then along the order; see :func:`write_tradeoff`."""
-    rows = [r for r in rows_of(jobs) if (r.name == row if row else r.about.get("protocol") != _UNFITTED)]
+    every = row is None and order == _ROW  # before and after
+    rows = [r for r in rows_of(jobs) if every or (r.name == row if row else r.about.get("protocol") != _UNFITTED)]
     having = [r for r in rows if x in r.numbers and any(key in r.numbers for key in y)]
     if not having:
         known = sorted({key for r in rows for key in r.numbers})
@@ -123,21 +126,24 @@ def tradeoff_points(
     for r in having:
         values = (r.value_of(colour), None if order is None else r.value_of(order))
         groups.setdefault((*r.identity(without=over), *map(str, values)), []).append(r)
+    settings = [_setting(members[0], colour, order, over) for members in groups.values()]
+    shared = set.intersection(*map(set, settings))  # Hydra writes what all jobs override into each of them
+    told = [", ".join(f"{key}={value}" for key, value in setting if (key, value) not in shared) for setting in settings]
     points = [
-        _point(members, x, y, colour, order, _setting(members[0], colour, order, over)) for members in groups.values()
+        _point(members, x, y, colour, order, setting) for members, setting in zip(groups.values(), told, strict=True)
     ]
     return sorted(
         points, key=lambda p: (_rank(p.colour), p.row, p.setting, _rank(p.x.mean if order is None else p.order))
     )
 
 
-def _setting(row: JobRow, colour: str, order: str | None, over: Sequence[str]) -> str:
+def _setting(row: JobRow, colour: str, order: str | None, over: Sequence[str]) -> list[tuple[str, str]]:
     """The overrides that neither colour nor order nor repetition stand for; along x alone, those of the data."""
     named = [key.rsplit(".", 1)[-1] for key in (colour, order) if key is not None]
     others = [(key, value) for key, value in row.identity(without=[*over, *named]) if key != "row"]
     if order is None:
         others = [(key, value) for key, value in others if key.partition(".")[0] == "data"]
-    return ", ".join(f"{key}={value}" for key, value in others)
+    return others
 
 
 def _point(
@@ -191,7 +197,7 @@ def _names_of_line(first: TradeoffPoint, points: Sequence[TradeoffPoint]) -> lis
     """The value of the colour; then the row and the setting, where there are several (of this colour and row)."""
     alike = [point for point in points if _name(point.colour) == _name(first.colour) and point.row == first.row]
     names = [_name(first.colour)]
-    if len({point.row for point in points}) > 1:
+    if len({point.row for point in points}) > 1 and first.order != first.row:
         names.append(first.row)
     if len({point.setting for point in alike}) > 1:
         names.append(_name(first.setting))
@@ -227,7 +233,8 @@ def _name_points(axes: Axes, lines: Sequence[Sequence[TradeoffPoint]], key: str)
 def _lines_of(points: Sequence[TradeoffPoint]) -> list[list[TradeoffPoint]]:
     lines: dict[tuple[str, str, str], list[TradeoffPoint]] = {}
     for point in points:
-        lines.setdefault((_name(point.colour), point.row, point.setting), []).append(point)
+        row = "" if point.order == point.row else point.row  # rows may be what is joined
+        lines.setdefault((_name(point.colour), row, point.setting), []).append(point)
     return list(lines.values())
 
 
@@ -274,14 +281,13 @@ def _bars(points: Sequence[TradeoffPoint]) -> str:
 def _table(
     points: Sequence[TradeoffPoint], *, x: str, y: Sequence[str], colour: str, order: str | None
 ) -> tuple[list[str], list[list[Cell]]]:
-    varied = [colour] if order is None else [colour, order]
+    varied = {key: at for at, key in enumerate((colour, order)) if key not in (None, _ROW)}
     numbers = [f"{key}{suffix}" for key in (x, *y) for suffix in ("", " low", " high")]
     lines: list[list[Cell]] = []
     for p in points:
         cells: list[Cell] = [
             p.row,
-            _cell(p.colour),
-            *([] if order is None else [_cell(p.order)]),
+            *(_cell((p.colour, p.order)[at]) for at in varied.values()),
             p.setting,
             p.num_jobs,
         ]

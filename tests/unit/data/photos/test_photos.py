@@ -132,10 +132,8 @@ def test_a_resumed_run_sees_the_batches_it_would_have_seen(data):
         loader.sampler.set_epoch(epoch)
         uninterrupted += list(loader)
     module = data()
-    module.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    module.trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = 4
+    module.first_step = 4
     resumed = list(module.train_dataloader())
-    assert module.trainer.global_step == 4
     assert len(resumed) == 2  # of the second epoch's three
     for one, other in zip(resumed, uninterrupted[4:], strict=True):
         assert torch.equal(one.text_id, other.text_id)
