@@ -213,7 +213,7 @@ def test_it_says_that_it_needs_short_captions(unit_rows):
     assert LongClipLoss.uses_short_captions
     assert not getattr(ClipLoss(), "uses_short_captions", False)
     x, y = unit_rows(4, 3), unit_rows(4, 3, seed=1)
-    with pytest.raises(ValueError, match=r"short captions.*set data\.short_captions=first_sentence"):
+    with pytest.raises(ValueError, match=r"short captions.*set data\.short_captions=true"):
         LongClipLoss()(x, y, SCALE)
 
 
