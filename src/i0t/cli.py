@@ -18,8 +18,9 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from i0t import runs
-from i0t.config import Command, check_command, conf_dir, help_text, register_schemas
+from i0t.config import Command, check_command, conf_dir, register_schemas
 from i0t.config_errors import ConfigError
+from i0t.config_help import help_text
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130

@@ -1,16 +1,12 @@
 """The root schema, composition with strict checks, and the only wrapper of ``hydra.utils.instantiate``.
 
-Hydra leaves two holes that we close here: a misspelt key in an experiment file merges silently, and a value of the
-wrong type under an untyped node surfaces deep inside a run. Both are found before anything is imported or written,
-by composing every job of a command first.
+Every job of a command is composed and checked before anything is imported or written.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,17 +22,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
-from i0t.config_errors import DEFAULTS_ONLY, ConfigError, explain, nearest
+from i0t.config_errors import ConfigError, explain
+from i0t.config_keys import check_keys_and_types, choices_of, leaves
 
-# Prefixes of `_target_` that the user trusts in checkpoints, separated by commas.
-TRUST_VARIABLE = "I0T_TRUSTED"
 _FIT_DATA = re.compile(r"^\+?([\w.]+\.fit_data)=(?!null$)")
-# Groups whose files set values of the whole config.
-_FILES_OF_VALUES = ("experiment", "sweep")
-# What these files may add to: the varied keys, and what happens at the end of a multirun.
-_FREE_KEYS = ("hydra.sweeper.params.", "hydra.callbacks.")
 # What to write for values that a user must give; the key is the last part of the value's name.
 HINTS = {
     "fit_split": "train, val or test; fitted on test, a row's numbers are transductive",
@@ -188,13 +179,13 @@ def _check_job(
     """Composes and checks one job; jobs of the same choices share a baseline."""
     with explain(loader, config_name, overrides):
         config = loader.load_configuration(config_name, overrides, run_mode=run_mode)
-    choices = _choices(loader, overrides)
+    choices = choices_of(loader, overrides)
     if tuple(choices) not in baselines:
         with explain(loader, config_name, choices):
             baselines[tuple(choices)] = loader.load_configuration(config_name, choices, run_mode=run_mode)
     baseline = baselines[tuple(choices)]
-    _check_keys_and_types(config, baseline, added=[o.lstrip("+").split("=")[0] for o in overrides if o[0] == "+"])
-    missing = [key for key, (value, _) in _leaves(config) if value == "???" and not key.startswith("hydra.")]
+    check_keys_and_types(config, baseline, added=[o.lstrip("+").split("=")[0] for o in overrides if o[0] == "+"])
+    missing = [key for key, (value, _) in leaves(config) if value == "???" and not key.startswith("hydra.")]
     if missing:
         hint = HINTS.get(missing[0].rpartition(".")[2])
         raise ConfigError(f"{missing[0]} must be given: {missing[0]}=…" + (f" ({hint})" if hint else ""))
@@ -206,108 +197,6 @@ def _check_job(
 
 def _on_one_device(trainer: DictConfig) -> bool:
     return trainer.get("devices") == 1 and trainer.get("num_nodes") == 1
-
-
-def _choices(loader: ConfigLoaderImpl, overrides: list[str]) -> list[str]:
-    """The choices of groups alone, without any value of experiment, sweep or command line.
-
-    What they compose has the valid keys and types.
-    """
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
-    kept = []
-    for override in parsed:
-        key, text = override.key_or_group, str(override.input_line)
-        if key in _FILES_OF_VALUES and override.value() is not None:
-            kept.append(f"{text.partition('=')[0]}={_without_values(loader, key, str(override.value()))}")
-        elif override.package is not None or key in _groups(loader, key):
-            kept.append(text)
-    return kept
-
-
-def _groups(loader: ConfigLoaderImpl, key: str) -> list[str]:
-    parent = key.rpartition("/")[0]
-    return [f"{parent}/{name}" if parent else name for name in loader.list_groups(parent)]
-
-
-def _without_values(loader: ConfigLoaderImpl, group: str, choice: str) -> str:
-    """Stores the defaults list of an experiment or sweep alone under another name, and returns that name."""
-    result = loader.repository.load_config(f"{group}/{choice}")
-    if result is None:
-        return choice  # composing it reports the missing file
-    name = f"{choice}{DEFAULTS_ONLY}"
-    defaults = [_as_plain_default(d) for d in result.defaults_list or []]
-    for at, default in enumerate(defaults):
-        if isinstance(default, dict) and "override /experiment" in default:  # a sweep names what it varies
-            default["override /experiment"] = _without_values(loader, "experiment", default["override /experiment"])
-        elif isinstance(default, str) and default != "_self_":
-            parent = default.removeprefix(f"/{group}/")
-            if "/" not in parent:  # the parent in the same group
-                defaults[at] = _without_values(loader, group, parent)
-    ConfigStore.instance().store(group=group, name=name, node={"defaults": defaults}, package="_global_")
-    return name
-
-
-def _as_plain_default(default: Any) -> Any:
-    if default.is_self():
-        return "_self_"
-    if not hasattr(default, "group"):
-        return default.path if default.package is None else f"{default.path}@{default.package}"
-    prefix = "override " if default.override else ""
-    package = f"@{default.package}" if default.package is not None else ""
-    return {f"{prefix}{default.group}{package}": default.value}
-
-
-def _check_keys_and_types(config: DictConfig, baseline: DictConfig, added: Sequence[str]) -> None:
-    valid = dict(_leaves(baseline))
-    for key, (value, _) in _leaves(config):
-        if any(key == a or key.startswith(f"{a}.") for a in added) or key.startswith(_FREE_KEYS):
-            continue
-        if key not in valid:
-            if value is None and any(name.startswith(f"{key}.") for name in valid):
-                continue  # a part that is switched off
-            parent = next((p for p in _parents(key) if p in valid), None)
-            if parent is not None and valid[parent][0] is None:
-                continue  # a null that the user replaces by a dictionary
-            raise ConfigError(f"unknown key '{key}' in the experiment file{nearest(key, valid)}")
-        expected, strict = valid[key]
-        if strict and not _fits(value, expected):
-            kind = {bool: "true or false", int: "a whole number", float: "a number"}[type(expected)]
-            raise ConfigError(f"{key} must be {kind}, got {value!r}")
-
-
-def _leaves(node: Any, prefix: str = "", strict: bool = True) -> Iterator[tuple[str, tuple[Any, bool]]]:
-    """Yields (key, (value, whether the type of its default is binding)) of every leaf.
-
-    Types bind only in nodes of ours: other libraries take "auto", lists and numbers in one argument.
-    """
-    if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-        if "_target_" in node:
-            strict = str(node["_target_"]).startswith("i0t.")
-        for name in map(str, node):
-            yield from _leaves(node._get_node(name), f"{prefix}.{name}" if prefix else name, strict)
-        return
-    value = node
-    if isinstance(node, ListConfig):
-        value = list
-    elif hasattr(node, "_value"):
-        value = node._value()
-    yield prefix, (value, strict)
-
-
-def _parents(key: str) -> Iterator[str]:
-    while "." in key:
-        key = key.rpartition(".")[0]
-        yield key
-
-
-def _fits(value: Any, expected: Any) -> bool:
-    if type(expected) not in (bool, int, float) or value is None:
-        return True
-    if isinstance(value, str) and ("${" in value or value == "???"):
-        return True
-    if isinstance(expected, bool) or isinstance(value, bool):
-        return isinstance(value, bool) == isinstance(expected, bool)
-    return isinstance(value, int if isinstance(expected, int) else (int, float))
 
 
 def instantiate(node: Any, **arguments: Any) -> Any:
@@ -329,72 +218,6 @@ def instantiate(node: Any, **arguments: Any) -> Any:
         target = node.get("_target_") if isinstance(node, Mapping) else None
         text = str(cause or error).splitlines()[0]
         raise ConfigError(f"cannot build {target}: {text}") from error
-
-
-def check_targets(node: Any, source: str) -> None:
-    """Refuses targets that came with a file and that nobody vouches for.
-
-    Args:
-        node: A plain config node read from a checkpoint.
-        source: The file, for the message.
-
-    Raises:
-        ConfigError: If a ``_target_`` stands neither in the shipped ``conf/`` nor under a prefix in ``I0T_TRUSTED``.
-    """
-    prefixes = tuple(p.strip() for p in os.environ.get(TRUST_VARIABLE, "").split(",") if p.strip())
-    for target in _targets(node):
-        if target in _shipped_targets() or any(target == p or target.startswith(f"{p}.") for p in prefixes):
-            continue
-        package = target.partition(".")[0]
-        raise ConfigError(
-            f"{source} asks to build {target}, which i0t does not ship; "
-            f"if you trust it, set {TRUST_VARIABLE}={package} and run again"
-        )
-
-
-def _targets(node: Any) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        if isinstance(node.get("_target_"), str):
-            yield node["_target_"]
-        for value in node.values():
-            yield from _targets(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _targets(value)
-
-
-def _shipped_targets() -> set[str]:
-    pattern = re.compile(r"^\s*(?:- )?_target_:\s*(\S+)", re.MULTILINE)
-    return {t for file in conf_dir().rglob("*.yaml") for t in pattern.findall(file.read_text())}
-
-
-def help_text(config_name: str, config_dir: str | None) -> str:
-    """What ``--help`` prints: the groups and their choices, and how to see the rest.
-
-    Hydra's own page composes the config once per group and takes seconds.
-    """
-    groups: dict[str, list[str]] = {}
-    for root in [conf_dir(), *([Path(config_dir)] if config_dir else [])]:
-        for file in sorted({*root.rglob("*.yaml"), *(root / "sweep").glob("*.yaml")}):  # a link in a checkout
-            group = file.parent.relative_to(root).as_posix()
-            if group not in (".", "hydra", "paths"):
-                groups.setdefault(group, []).append(file.stem)
-    width = max(map(len, groups))
-    choices = "\n".join(f"  {group:<{width}}  {', '.join(sorted(set(names)))}" for group, names in groups.items())
-    root_file = (conf_dir() / f"{config_name}.yaml").read_text(encoding="utf-8")
-    return f"""Usage: python {config_name}.py [group=choice ...] [key=value ...] [flags]
-
-Groups and their choices (group=choice, several where a list stands: logger=[csv,wandb]):
-{choices}
-
-The root config, conf/{config_name}.yaml:
-{textwrap.indent(root_file, "  ")}
-Flags:
-  --cfg job          print the whole composed config      --config-dir DIR   add your own configs
-  -m, --multirun     run every combination of a=1,2,3     --info defaults    print where each part comes from
-  --hydra-help       Hydra's own flags                    --version          Hydra's version
-
-HYDRA_FULL_ERROR=1 shows the traceback of an error."""
 
 
 def to_container(config: Any) -> Any:

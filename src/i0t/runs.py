@@ -19,8 +19,9 @@ import yaml
 from hydra.core.config_store import ConfigStore
 
 from i0t import __version__
-from i0t.config import Command, check_targets, conf_dir
+from i0t.config import Command, conf_dir
 from i0t.config_errors import ConfigError
+from i0t.config_targets import check_targets
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.json"

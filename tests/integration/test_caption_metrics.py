@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import open_clip
@@ -13,21 +14,15 @@ from scipy.stats import kendalltau
 from i0t import engine, runs
 from i0t.config import Command, compose
 
-SMALL = {
-    "embed_dim": 32,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
-}
 PREFIX = "A photo depicts "
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A small model with weights in a file, eight photos and 24 judged captions of them."""
+def world(recipe, tmp_path_factory):
+    """Eight photos and 24 judged captions of them, beside a small model with weights in a file."""
     folder = tmp_path_factory.mktemp("captions")
-    (folder / "small.json").write_text(json.dumps(SMALL))
-    torch.manual_seed(5)
-    torch.save(open_clip.model.CLIP(**{**SMALL, "output_dict": False}).state_dict(), folder / "small.pt")
+    for name in ("small.json", "small.pt"):
+        shutil.copy(recipe.folder / name, folder)
     generator = np.random.default_rng(0)
     for i in range(8):
         color = generator.integers(0, 255, size=(6, 8, 3), dtype=np.uint8)

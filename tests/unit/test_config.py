@@ -5,11 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from i0t import config
-from i0t.config import Command, ConfigError, check_command, check_targets, compose, conf_dir, instantiate
+from i0t.config import Command, ConfigError, check_command, compose, conf_dir, instantiate
+from i0t.config_help import help_text
+from i0t.config_targets import check_targets
 
 ALL_FILES = sorted(conf_dir().rglob("*.yaml"))
 
@@ -177,13 +179,13 @@ def test_a_wrong_type_that_an_experiment_inherits_is_found(family, choice):
 
 def test_jobs_of_the_same_choices_share_what_they_are_compared_with(family, monkeypatch):
     loaded = []
-    plain = config.ConfigLoaderImpl.load_configuration
+    plain = ConfigLoaderImpl.load_configuration
 
     def count(self, config_name, overrides, **options):
         loaded.append(tuple(overrides))
         return plain(self, config_name, overrides, **options)
 
-    monkeypatch.setattr(config.ConfigLoaderImpl, "load_configuration", count)
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", count)
     overrides = ["experiment=child", "loss=clip,cyclip", "data.limit=1,2,3"]
     assert len(check_command(Command("train", overrides, family(RIGHT), multirun=True))) == 6
     baselines = [choices for choices in loaded if any("__defaults_only" in choice for choice in choices)]
@@ -335,7 +337,7 @@ def test_instantiate_says_in_one_line_what_a_target_refuses():
 def test_help_lists_groups_of_the_project_and_of_the_user(tmp_path):
     (tmp_path / "gap_reducer").mkdir()
     (tmp_path / "gap_reducer" / "whiten.yaml").write_text("_target_: mine.Whiten\n")
-    text = config.help_text("train", str(tmp_path))
+    text = help_text("train", str(tmp_path))
     line = next(line for line in text.splitlines() if line.strip().startswith("gap_reducer "))
     assert {"async_bn", "none", "posthoc", "whiten"} <= set(re.findall(r"\w+", line))
     assert "resume: null" in text

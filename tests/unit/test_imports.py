@@ -35,16 +35,19 @@ ALLOWED = {
     "module": {"data", "encode", "features", "gap_reducers", "metrics", "models"},
     "callbacks": {"data", "embedding_store", "encode", "features", "module", "report", "runs"},
     "config_errors": set(),
-    "config": {"config_errors"},
-    "runs": {"config", "config_errors"},
+    "config_keys": {"config_errors"},
+    "config": {"config_errors", "config_keys"},
+    "config_targets": {"config", "config_errors"},
+    "config_help": {"config"},
+    "runs": {"config", "config_errors", "config_targets"},
     "reduce": {"cli", "config", "config_errors", "data", "embeddings", "gap_reducers", "runs"},
-    "cli": {"config", "config_errors", "engine", "runs"},
+    "cli": {"config", "config_errors", "config_help", "engine", "runs"},
 }
 # `module` knows base types only; so does whoever else looks into these packages from outside.
 BASE_ONLY = {"module": {"gap_reducers.base", "models.base", "data.base"}}
 MAY_IMPORT = {
-    "hydra": {"cli", "config", "config_errors", "engine", "runs", "callbacks"},
-    "omegaconf": {"cli", "config", "config_errors", "engine", "callbacks", "reduce"},
+    "hydra": {"cli", "config", "config_errors", "config_keys", "engine", "runs", "callbacks"},
+    "omegaconf": {"cli", "config", "config_errors", "config_keys", "engine", "callbacks", "reduce"},
     "pytorch_lightning": {"module", "engine", "data", "callbacks", "loggers"},
     "wandb": {"loggers"},
 }

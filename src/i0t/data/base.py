@@ -19,6 +19,10 @@ from torch.utils.data import DataLoader
 from i0t.judgements import Judgements
 
 
+class MissingSplitError(ValueError):
+    """A split was asked for that these data do not have."""
+
+
 class Batch(NamedTuple):
     """Images and texts as the towers take them.
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets import CIFAR100
 
+from i0t.data.base import MissingSplitError
 from i0t.data.image_files import ImageReader
 from i0t.data.labelled_images import LabelledImagesDataModule, LabelledSplit
 
@@ -86,7 +87,7 @@ class Cifar100DataModule(LabelledImagesDataModule):
     def read_split(self, split: str) -> LabelledSplit:
         """Reads a split, after its checksums."""
         if split not in KNOWN_IMAGES:
-            raise ValueError(f"these data have no split {split!r}; choose one of {', '.join(KNOWN_IMAGES)}")
+            raise MissingSplitError(f"these data have no split {split!r}; choose one of {', '.join(KNOWN_IMAGES)}")
         try:
             data = self._open(split)
         except (RuntimeError, OSError) as error:

@@ -15,6 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from i0t.data.base import MissingSplitError
 from i0t.data.embedding_formats import StoredEmbeddings, read_embeddings
 from i0t.embeddings import EmbeddingSet
 
@@ -76,7 +77,7 @@ class EmbeddingsFile:
         if split not in names:
             counts = ", ".join(f"{name} ({int((image_parts == name).sum())} images)" for name in names)
             hint = "" if len(names) > 1 else "; fit_split=test gives the transductive numbers" * (names[0] == "test")
-            raise ValueError(f"{self.path} has no split {split!r}; it has {counts}{hint}")
+            raise MissingSplitError(f"{self.path} has no split {split!r}; it has {counts}{hint}")
         images = np.flatnonzero(image_parts == split)
         texts = np.flatnonzero(_texts_of(embeddings.pairs, image_parts == split, text_parts == split))
         if len(texts) == 0:
@@ -90,7 +91,7 @@ class EmbeddingsFile:
 
     def _check_only_split(self, split: str) -> None:
         if split != ONLY_SPLIT:
-            raise ValueError(
+            raise MissingSplitError(
                 f"{self.path} has one split, test, so nothing can be fitted on {split!r}; "
                 "fit_split=test gives the transductive numbers, data.holdout=.5 keeps half of the images to fit on"
             )

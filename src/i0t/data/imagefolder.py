@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
+from i0t.data.base import MissingSplitError
 from i0t.data.image_files import ImageReader, read_image
 from i0t.data.labelled_images import LabelledImagesDataModule, LabelledSplit
 from i0t.data.photo_batches import PackedStrings
@@ -71,7 +72,7 @@ def split_folder(root: Path, folders: Mapping[str, str | None], split: str) -> P
     folder = folders.get(split)
     if folder is None:
         named = [name for name, value in folders.items() if value is not None]
-        raise ValueError(f"these data have no split {split!r}; choose one of {', '.join(named)}")
+        raise MissingSplitError(f"these data have no split {split!r}; choose one of {', '.join(named)}")
     if not (root / folder).is_dir():
         raise ValueError(f"data.root={root} has no folder {folder!r} for the {split} split; set data.{split}_folder")
     return root / folder

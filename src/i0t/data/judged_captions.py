@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader
 
-from i0t.data.base import Batch, ImageTextDataModule, SplitInfo
+from i0t.data.base import Batch, ImageTextDataModule, MissingSplitError, SplitInfo
 from i0t.data.image_files import read_image
 from i0t.data.judged_rows import JudgedTable
 from i0t.data.judged_split import JudgedSplit, index_table
@@ -103,7 +103,7 @@ class JudgedCaptionsDataModule(ImageTextDataModule):
         if name not in SPLITS:
             raise ValueError(f"split {name!r} does not exist; choose one of {', '.join(SPLITS)}")
         if name != "test":
-            raise ValueError(
+            raise MissingSplitError(
                 f"{self.name} has only a test split, no {name}: fit on other data, as in gap_reducer.fit_data="
                 f"{self.fit_data} (fit_split=test fits on the very captions that are scored: transductive)"
             )

@@ -11,6 +11,7 @@ There is no training split.
 
 from __future__ import annotations
 
+from i0t.data.base import MissingSplitError
 from i0t.data.caption_files import read_coco
 from i0t.data.photo_split import ImageFinder, PhotoSplit, annotation_file
 from i0t.data.photos import PhotoDataModule
@@ -28,7 +29,7 @@ class NocapsDataModule(PhotoDataModule):
     def read_split(self, split: str, finder: ImageFinder) -> PhotoSplit:
         """The validation images, in the order of the annotation file."""
         if split == "train":
-            raise ValueError(
+            raise MissingSplitError(
                 "nocaps has no training split: train or fit on another data set, or fit on val, which is transductive"
             )
         file = annotation_file(self.root, [_ANNOTATIONS, f"annotations/{_ANNOTATIONS}"])

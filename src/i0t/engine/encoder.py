@@ -52,6 +52,7 @@ class Encoder:
         self.writer = writer
         # The data modules themselves are the keys: another one may later be made at the address of one that is gone.
         self._features: dict[tuple[ImageTextDataModule, str], Features] = {}
+        self._whole: dict[tuple[ImageTextDataModule, str], EmbeddingSet] = {}
 
     def bind(self, datamodule: ImageTextDataModule) -> ImageTextDataModule:
         """Hands the model's transforms and tokenizer to a data module."""
@@ -81,9 +82,16 @@ class Encoder:
     def forget(self) -> None:
         """Drops the features kept in memory: the weights have changed."""
         self._features.clear()
+        self._whole.clear()
+
+    def keep(self, datamodule: ImageTextDataModule, split: str, embeddings: EmbeddingSet) -> None:
+        """Takes a whole split that these weights have encoded already, so that nobody encodes it again to fit on it."""
+        self._whole[datamodule, split] = embeddings
 
     def share(self, datamodule: ImageTextDataModule, split: str) -> EmbeddingSet:
         """This rank's share of a split, to fit on."""
+        if (datamodule, split) in self._whole:
+            return self._whole[datamodule, split].shard(rank(), world_size())
         info = self.describe(datamodule, split)
         if info.text_image_index is None:
             return self.whole(datamodule, split, with_relevant_pairs=False).shard(rank(), world_size())

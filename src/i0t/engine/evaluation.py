@@ -12,6 +12,7 @@ from rich.console import Console
 from i0t import runs
 from i0t.config import to_container
 from i0t.config_errors import ConfigError
+from i0t.data.base import MissingSplitError
 from i0t.distributed import rank, world_size
 from i0t.embeddings import EmbeddingSet
 from i0t.engine.output import measure, model_facts, write
@@ -37,7 +38,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
             fit_source = source if row.fit_data is None else Source(row.fit_data, lazy_encoder, cache)
             try:
                 rows[name] = row.fitted_on(_fit(row, fit_source), embeddings)
-            except ValueError as error:
+            except MissingSplitError as error:
                 if not (cfg.inherited_rows and name in cfg.compare):
                     raise
                 dropped[name] = str(error)

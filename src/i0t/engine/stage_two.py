@@ -28,12 +28,10 @@ class Training(NamedTuple):
     Attributes:
         module: Shares encoders, reducer and loss with the run's own module, or is it.
         datamodule: The run's own, or cached features of its splits.
-        splits: The cached splits; empty where photos are read.
     """
 
     module: ClipModule
     datamodule: ImageTextDataModule
-    splits: dict[str, EmbeddingSet]
 
 
 def check_encoders(cfg: DictConfig) -> None:
@@ -78,9 +76,11 @@ def check_something_is_trained(cfg: DictConfig, module: ClipModule) -> None:
 def prepare(cfg: DictConfig, encoder: Encoder, datamodule: ImageTextDataModule) -> Training:
     """What is to be fitted: the run's own module and data, or, for ``encoders=cached``, their cached counterparts."""
     if cfg.encoders != CACHED:
-        return Training(encoder.module, datamodule, {})
+        return Training(encoder.module, datamodule)
     module = encoder.module
     splits = {split: _encoded(cfg, encoder, datamodule, split) for split in ("train", "val")}
+    for split, embeddings in splits.items():
+        encoder.keep(datamodule, split, embeddings)
     if encoder.trainer.is_global_zero:
         train = splits["train"]
         Console().print(f"training on {train.num_images:,} images with {train.num_texts:,} captions from the cache")
@@ -95,7 +95,7 @@ def prepare(cfg: DictConfig, encoder: Encoder, datamodule: ImageTextDataModule) 
         decay_all=module.decay_all,
         encoder_weights=module.encoder_weights,
     )
-    return Training(cached, pairs, splits)
+    return Training(cached, pairs)
 
 
 def _encoded(cfg: DictConfig, encoder: Encoder, datamodule: ImageTextDataModule, split: str) -> EmbeddingSet:

@@ -20,12 +20,11 @@ from i0t.callbacks.shard_writer import ShardWriter
 from i0t.config import instantiate, to_container, to_yaml
 from i0t.config_errors import ConfigError
 from i0t.data.base import ImageTextDataModule
-from i0t.distributed import rank, world_size
 from i0t.embeddings import EmbeddingSet
 from i0t.engine.encoder import Encoder, bind, truncation_warning
 from i0t.engine.output import measure, model_facts, write
 from i0t.engine.rows import Row, build_row, compared_rows, free_name, row_name
-from i0t.engine.stage_two import CACHED, TRAINED, Training, check_encoders, check_something_is_trained, prepare
+from i0t.engine.stage_two import CACHED, TRAINED, check_encoders, check_something_is_trained, prepare
 from i0t.engine.weights import build_model, check_encoder_weights
 from i0t.gap_reducers.base import GapReducer
 from i0t.module import ClipModule
@@ -61,8 +60,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
             ckpt_path=ckpt_path if cfg.resume else None,
             weights_only=True,
         )
-        encoder.forget()  # what it encoded before the training
-        _finish_reducer(module.gap_reducer, encoder, datamodule, training)
+        if cfg.encoders == TRAINED:
+            encoder.forget()  # what it encoded before
+        _finish_reducer(module.gap_reducer, encoder, datamodule)
         check_encoder_weights(module.model, module.encoder_weights, run_dir)
         trainer.save_checkpoint(ckpt_path)
         return _finish(cfg, rows, encoder, datamodule, history.values if history else {})
@@ -114,7 +114,7 @@ def _fit(row: Row, encoder: Encoder, datamodule: ImageTextDataModule) -> Embeddi
     return share
 
 
-def _finish_reducer(reducer: GapReducer, encoder: Encoder, datamodule: ImageTextDataModule, training: Training) -> None:
+def _finish_reducer(reducer: GapReducer, encoder: Encoder, datamodule: ImageTextDataModule) -> None:
     """Fits a reducer that is not trained; one that is gets the exact statistics of its split, if it wants them."""
     if not reducer.trainable:
         _fit(Row(reducer), encoder, datamodule)
@@ -122,8 +122,7 @@ def _finish_reducer(reducer: GapReducer, encoder: Encoder, datamodule: ImageText
     split = reducer.fit_split
     if split is None or not reducer.recalibrates:
         return
-    cached = training.splits.get(split)
-    share = encoder.share(datamodule, split) if cached is None else cached.shard(rank(), world_size())
+    share = encoder.share(datamodule, split)
     reducer.to(encoder.trainer.strategy.root_device).recalibrate(share)
     reducer.cpu()
 

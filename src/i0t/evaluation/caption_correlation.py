@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from i0t.analysis.cosine_ranges import cosine_ranges
 from i0t.embeddings import EmbeddingSet
-from i0t.evaluation.judged_scores import add_taus, check_weights, describe_scores, score_judged
+from i0t.evaluation.judged_scores import JudgedScores, add_taus, check_weights, describe_scores, score_judged
 from i0t.evaluation.resampling import Numbers, describe_units, redraws_of
-from i0t.evaluation.results import Context, Scores
+from i0t.evaluation.results import Context, Detail, Scores
+from i0t.metrics import functional as metrics
 
 
 class CaptionCorrelation:
@@ -34,18 +35,31 @@ class CaptionCorrelation:
         self.num_resamples = num_resamples
 
     def __call__(self, embeddings: EmbeddingSet, context: Context) -> Scores:
-        """Measures unit features; no number for a set without judgements."""
+        """Measures unit features; no number for a set without candidate captions."""
         judgements = embeddings.judgements
         if judgements is None or len(judgements.candidates) == 0:
             return Scores()
         judged = score_judged(embeddings, judgements, context, weight=self.weight, reduced_weight=self.reduced_weight)
+        redraws = redraws_of(embeddings, self.num_resamples)
         numbers = Numbers()
-        notes = add_taus(numbers, judged, judgements, redraws_of(embeddings, self.num_resamples))
+        details = self.add_more(numbers, judged, embeddings, context, redraws)
+        notes = add_taus(numbers, judged, judgements, redraws)
         parts = [*describe_scores(judged, embeddings, judgements, context), describe_units(embeddings)]
         return Scores(
             values=numbers.values,
             replicates=numbers.replicates,
             protocol="; ".join(parts),
             notes=notes,
-            details={"cosine_ranges": cosine_ranges(embeddings, num_cosines=self.num_cosines)},
+            details={**details, "cosine_ranges": cosine_ranges(embeddings, num_cosines=self.num_cosines)},
         )
+
+    def add_more(
+        self,
+        numbers: Numbers,
+        judged: JudgedScores,
+        embeddings: EmbeddingSet,
+        context: Context,
+        redraws: metrics.Redraws,
+    ) -> dict[str, Detail]:
+        """What a subclass measures beside the taus: adds numbers, returns details."""
+        return {}

@@ -31,6 +31,10 @@ class Encodes:
         self.module = module
         self.trainer = SimpleNamespace(is_global_zero=True)
         self.asked = []
+        self.kept = {}
+
+    def keep(self, datamodule, split, embeddings):
+        self.kept[datamodule, split] = embeddings
 
     def whole(self, datamodule, split, *, with_relevant_pairs):
         self.asked.append(("whole", split, with_relevant_pairs))
@@ -102,7 +106,7 @@ def test_through_the_encoders_the_run_s_own_parts_are_fitted(training_config, en
     training = prepare(cfg, encoder, datamodule)
     assert training.module is module
     assert training.datamodule is datamodule
-    assert (training.splits, encoder.asked) == ({}, [])
+    assert (encoder.kept, encoder.asked) == ({}, [])
     towers = [p.requires_grad for p in module.model.parameters()]
     assert any(towers) is (encoders == "trained")
     assert module.encoder_weights == (None if encoders == "trained" else module.model.identity()["weights"])
@@ -119,7 +123,7 @@ def test_from_the_cache_the_same_reducer_and_loss_see_features(training_config, 
     for _, split, request in encoder.asked:
         assert (request["split"], request["data"]) == (split, to_container(cfg.data))
         assert request["model"] == to_container(cfg.model)
-    assert training.splits == SPLITS
+    assert encoder.kept == {(datamodule, split): embeddings for split, embeddings in SPLITS.items()}
     assert "training on 6 images with 6 captions from the cache" in capsys.readouterr().out
     assert isinstance(training.datamodule, CachedPairs)
     assert (training.datamodule.batch_size, training.datamodule.train_seed) == (4, 3)
@@ -140,7 +144,7 @@ def test_data_without_files_are_encoded_in_memory(training_config):
     encoder = Encodes(module)
     training = prepare(cfg, encoder, datamodule)
     assert encoder.asked == [("whole", "train", False), ("whole", "val", False)]
-    assert training.splits == SPLITS
+    assert encoder.kept == {(datamodule, split): embeddings for split, embeddings in SPLITS.items()}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from i0t.report.style import SERIES_COLORS
-from i0t.report.tradeoff import draw_tradeoff, tradeoff_points, write_tradeoff
+from i0t.report.tradeoff import draw_tradeoff, write_tradeoff
+from i0t.report.tradeoff_points import tradeoff_points
 
 X, Y = "gap/centroid_distance", ["retrieval/i2t_r1", "zeroshot/digit"]
 
