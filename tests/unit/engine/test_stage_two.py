@@ -142,7 +142,7 @@ def test_data_without_files_are_encoded_in_memory(training_config):
     datamodule, module = _build(cfg, {})
     datamodule.files = lambda split: None
     encoder = Encodes(module)
-    training = prepare(cfg, encoder, datamodule)
+    prepare(cfg, encoder, datamodule)
     assert encoder.asked == [("whole", "train", False), ("whole", "val", False)]
     assert encoder.kept == {(datamodule, split): embeddings for split, embeddings in SPLITS.items()}
 
