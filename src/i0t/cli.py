@@ -9,7 +9,8 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,8 +18,8 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from i0t import runs
-from i0t.config import Command, check_command, conf_dir, register_schemas
+from i0t import preparation, runs
+from i0t.config import Command, check_command, conf_dir, register_schemas, to_yaml
 from i0t.config_errors import ConfigError
 from i0t.config_help import help_text
 
@@ -30,12 +31,12 @@ _INFORMATION_FLAGS = ("hydra_help", "version", "cfg", "info", "shell_completion"
 
 def train() -> None:
     """``train.py`` and ``i0t-train``."""
-    _main("train", "train", runs.prepare_training)
+    _main("train", "train", preparation.prepare_training)
 
 
 def evaluate() -> None:
     """``eval.py`` and ``i0t-eval``."""
-    _main("eval", "evaluate", runs.prepare_evaluation)
+    _main("eval", "evaluate", preparation.prepare_evaluation)
 
 
 def _main(config_name: str, task: str, prepare: Callable[[Command], Command]) -> None:
@@ -49,8 +50,19 @@ def _main(config_name: str, task: str, prepare: Callable[[Command], Command]) ->
     with _one_line_errors():
         if not information:
             command = prepare(command)
-            check_command(command)
+            jobs = check_command(command)
+            if command.multirun:
+                _check_models(jobs)
     _run_hydra(command, task, arguments)
+
+
+def _check_models(jobs: Sequence[DictConfig]) -> None:
+    """Asks for every model of a multirun whether there is such a one, before the first job runs."""
+    if sum(job.model is not None for job in jobs) == 0:
+        return
+    from i0t import engine
+
+    engine.check_models(jobs)
 
 
 def _run_hydra(command: Command, task: str, arguments: argparse.Namespace) -> None:
@@ -59,26 +71,44 @@ def _run_hydra(command: Command, task: str, arguments: argparse.Namespace) -> No
     dropped = set(arguments.overrides) - set(command.overrides)
     kept = [a for a in typed[1:] if a not in dropped]
     added = [o for o in command.overrides if o not in arguments.overrides]
-    failures: list[object] = []
+    failures: list[str] = []
 
     def run(config: DictConfig) -> Any:
         sys.argv = typed  # Lightning starts the other ranks of a DDP run with the same command
         if not command.multirun:
             with runs.discarded_if_not_started(Path(config.paths.output_dir)):
                 return _run_task(task, config)
+        folder = Path(config.paths.output_dir)
+        runs.forget_error(folder)
         try:
-            return _run_task(task, config)
+            return _run_unless_finished(task, config) if config.skip_finished else _run_task(task, config)
         except SystemExit as left:
             if left.code != EXIT_USER_ERROR:
                 raise  # stopped by a signal: the whole multirun is
-            failures.append(config.paths.output_dir)  # the others go on
-            return None
+            reason = str(left.__context__)
+        except Exception as error:  # a bug, or memory that ran out: the other jobs go on all the same
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}"
+        runs.write_error(folder, reason)
+        failures.append(str(folder))
+        return None
 
     sys.argv = [typed[0], *kept, *added]
     run.__module__ = "__main__"
     hydra.main(config_path=str(conf_dir()), config_name=command.config_name, version_base="1.3")(run)()
     if failures:
-        _leave(f"error: {len(failures)} job(s) failed: {', '.join(map(str, failures))}", EXIT_USER_ERROR)
+        _leave(f"error: {len(failures)} job(s) failed: {', '.join(failures)}", EXIT_USER_ERROR)
+
+
+def _run_unless_finished(task: str, config: DictConfig) -> Any:
+    """Runs a job, unless its folder holds the numbers of this very config; those of another are dropped first."""
+    folder = Path(config.paths.output_dir)
+    found = runs.finished_numbers(folder, to_yaml(config))
+    if found is None:
+        runs.forget_numbers(folder)
+        return _run_task(task, config)
+    print(f"finished before: {folder}")  # noqa: T201
+    return {name: value for name, value in found.items() if isinstance(value, (int, float))}
 
 
 def _run_task(task: str, config: DictConfig) -> Any:

@@ -5,6 +5,7 @@ Every job of a command is composed and checked before anything is imported or wr
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from i0t.config_errors import ConfigError, explain
-from i0t.config_keys import check_keys_and_types, choices_of, leaves
+from i0t.config_keys import check_keys_and_types, choices_of, is_choice, leaves
+from i0t.config_resolvers import register_resolvers
 
 _FIT_DATA = re.compile(r"^\+?([\w.]+\.fit_data)=(?!null$)")
 # What to write for values that a user must give; the key is the last part of the value's name.
@@ -58,9 +60,13 @@ class TrainConfig:
     paths: Any = MISSING
     report: bool = True
     ckpt_path: str | None = None
+    needs_ckpt_path: bool = False
     encoders: str = "trained"
     views: int = 1
     decay_all: bool = False
+    freeze_temperature: bool = False
+    validate_first: bool = False
+    skip_finished: bool = False
     resume: str | None = None
     row: str | None = None  # name of the run's own reducer in the table; kept for a resumed run
 
@@ -81,6 +87,8 @@ class EvalConfig:
     evaluation: Any = MISSING
     paths: Any = MISSING
     report: bool = True
+    skip_finished: bool = False
+    model_tag: str | None = None  # architecture and weights in one key, for sweeps over models: ViT-B-32/openai
     inherited_rows: bool = False  # set where `compare` is the checkpoint's: rows that these data cannot fit are dropped
 
 
@@ -100,11 +108,20 @@ class Command:
         self.overrides = [_FIT_DATA.sub(r"data@\1=", override) for override in self.overrides]
 
 
+@dataclass
+class _Shared:
+    """What jobs of one command have in common: by their choices, the valid keys and types, and what their files say."""
+
+    baselines: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
+    templates: dict[tuple[str, ...], tuple[DictConfig, list[str]]] = field(default_factory=dict)
+
+
 def register_schemas() -> None:
     """Puts the root schemas where the defaults lists find them."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="eval_schema", node=EvalConfig)
+    register_resolvers()
 
 
 def conf_dir() -> Path:
@@ -130,14 +147,14 @@ def check_command(command: Command) -> list[DictConfig]:
 
 def _check_jobs(command: Command, loader: ConfigLoaderImpl) -> list[DictConfig]:
     if not command.multirun:
-        return [_check_job(loader, command.config_name, command.overrides, RunMode.RUN, {})]
+        return [_check_job(loader, command.config_name, command.overrides, RunMode.RUN, _Shared())]
     with explain(loader, command.config_name, command.overrides):
         first = loader.load_configuration(command.config_name, command.overrides, run_mode=RunMode.MULTIRUN)
         params = [f"{key}={value}" for key, value in (first.hydra.sweeper.get("params") or {}).items()]
         parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *command.overrides])
         jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
-    baselines: dict[tuple[str, ...], DictConfig] = {}
-    return [_check_job(loader, command.config_name, job, RunMode.MULTIRUN, baselines) for job in jobs]
+    shared = _Shared()
+    return [_check_job(loader, command.config_name, job, RunMode.MULTIRUN, shared) for job in jobs]
 
 
 def compose(config_name: str, overrides: Sequence[str] = (), *, config_dir: str | None = None) -> DictConfig:
@@ -174,25 +191,51 @@ def _check_job(
     config_name: str,
     overrides: list[str],
     run_mode: RunMode,
-    baselines: dict[tuple[str, ...], DictConfig],
+    shared: _Shared,
 ) -> DictConfig:
-    """Composes and checks one job; jobs of the same choices share a baseline."""
+    """Composes and checks one job."""
     with explain(loader, config_name, overrides):
-        config = loader.load_configuration(config_name, overrides, run_mode=run_mode)
-    choices = choices_of(loader, overrides)
-    if tuple(choices) not in baselines:
+        config, choices = _composed(loader, config_name, overrides, run_mode, shared)
+    if tuple(choices) not in shared.baselines:
         with explain(loader, config_name, choices):
-            baselines[tuple(choices)] = loader.load_configuration(config_name, choices, run_mode=run_mode)
-    baseline = baselines[tuple(choices)]
+            shared.baselines[tuple(choices)] = loader.load_configuration(config_name, choices, run_mode=run_mode)
+    baseline = shared.baselines[tuple(choices)]
     check_keys_and_types(config, baseline, added=[o.lstrip("+").split("=")[0] for o in overrides if o[0] == "+"])
     missing = [key for key, (value, _) in leaves(config) if value == "???" and not key.startswith("hydra.")]
     if missing:
         hint = HINTS.get(missing[0].rpartition(".")[2])
         raise ConfigError(f"{missing[0]} must be given: {missing[0]}=…" + (f" ({hint})" if hint else ""))
+    if config.get("needs_ckpt_path") and config.ckpt_path is None:
+        raise ConfigError("ckpt_path must be given: ckpt_path=… (the checkpoint that this experiment goes on from)")
     if run_mode == RunMode.MULTIRUN and not _on_one_device(config.trainer):
         # Every further rank would start the whole sweep again, in a folder of its own.
         raise ConfigError("a multirun's jobs run on one device each (trainer.devices=1); start one train.py per job")
     return config
+
+
+def _composed(
+    loader: ConfigLoaderImpl,
+    config_name: str,
+    overrides: list[str],
+    run_mode: RunMode,
+    shared: _Shared,
+) -> tuple[DictConfig, list[str]]:
+    """A job as Hydra composes it, and the choices of :func:`choices_of`.
+
+    Jobs of a multirun that choose the same files differ in values alone: these are set anew, the files read once.
+    """
+    if run_mode == RunMode.RUN:
+        config = loader.load_configuration(config_name, overrides, run_mode=run_mode)
+        return config, choices_of(loader, overrides)
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+    chosen = tuple(str(o.input_line) for o in parsed if is_choice(loader, o))
+    if chosen not in shared.templates:
+        template = loader.load_configuration(config_name, list(chosen), run_mode=run_mode)
+        shared.templates[chosen] = (template, choices_of(loader, list(chosen)))
+    template, choices = shared.templates[chosen]
+    config = copy.deepcopy(template)
+    ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if not is_choice(loader, o)], config)
+    return config, choices
 
 
 def _on_one_device(trainer: DictConfig) -> bool:

@@ -6,12 +6,14 @@ wrong type under an untyped node surfaces deep inside a run.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig
 
 from i0t.config_errors import DEFAULTS_ONLY, ConfigError, nearest
@@ -33,9 +35,19 @@ def choices_of(loader: ConfigLoaderImpl, overrides: list[str]) -> list[str]:
         key, text = override.key_or_group, str(override.input_line)
         if key in _FILES_OF_VALUES and override.value() is not None:
             kept.append(f"{text.partition('=')[0]}={_without_values(loader, key, str(override.value()))}")
-        elif override.package is not None or key in _groups(loader, key):
+        elif is_choice(loader, override):
             kept.append(text)
     return kept
+
+
+def is_choice(loader: ConfigLoaderImpl, override: Override) -> bool:
+    """Whether an override chooses a file of a group, rather than setting a value."""
+    return override.package is not None or _is_group(loader, override.key_or_group)
+
+
+@functools.lru_cache(maxsize=1024)  # a command names the same few keys in all its jobs
+def _is_group(loader: ConfigLoaderImpl, key: str) -> bool:
+    return key in _groups(loader, key)
 
 
 def _groups(loader: ConfigLoaderImpl, key: str) -> list[str]:

@@ -41,7 +41,9 @@ def encode_loader(model: ClipModel, loader: DataLoader[Batch], device: torch.dev
 
 
 def _moved(batch: Batch, device: torch.device) -> Batch:
-    return Batch(**{name: part.to(device) for name, part in batch._asdict().items() if part is not None})
+    """The batch on a device, without labels, which the towers do not see."""
+    parts = batch._replace(labels=None)._asdict()
+    return Batch(**{name: part.to(device) for name, part in parts.items() if part is not None})
 
 
 @torch.no_grad()

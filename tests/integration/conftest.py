@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from i0t import engine, runs
+from i0t import engine, preparation, runs
 from i0t.config import Command, compose
 from i0t.data.sharegpt4v import NUM_VALIDATION
 
@@ -147,14 +147,14 @@ class RecipeWorld(NamedTuple):
     def train(self, experiment, folder, *more):
         """Runs a small form of an experiment in this process, as ``train.py`` would; returns its ``metrics.json``."""
         overrides = [*self.arguments(experiment, *more), f"paths.output_dir={folder}"]
-        command = runs.prepare_training(Command("train", overrides))
+        command = preparation.prepare_training(Command("train", overrides))
         engine.train(compose("train", command.overrides))
         return json.loads((folder / runs.METRICS_FILE).read_text())
 
     def evaluate(self, folder, *overrides):
         """Runs an evaluation in this process, as ``eval.py`` would; returns its ``metrics.json``."""
         common = ["report=false", f"paths.cache_dir={self.folder / 'cache'}", f"paths.output_dir={folder}"]
-        command = runs.prepare_evaluation(Command("eval", [*overrides, *common]))
+        command = preparation.prepare_evaluation(Command("eval", [*overrides, *common]))
         engine.evaluate(compose("eval", command.overrides))
         return json.loads((folder / runs.METRICS_FILE).read_text())
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from scipy.stats import kendalltau
 
-from i0t import engine, runs
+from i0t import engine, preparation
 from i0t.config import Command, compose
 
 PREFIX = "A photo depicts "
@@ -62,7 +62,7 @@ def evaluate(folder, output, *more):
         f"paths.cache_dir={folder / 'cache'}",
         *more,
     ]
-    command = runs.prepare_evaluation(Command("eval", overrides))
+    command = preparation.prepare_evaluation(Command("eval", overrides))
     return engine.evaluate(compose("eval", command.overrides))
 
 

@@ -10,7 +10,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from i0t import engine, runs
+from i0t import engine, preparation, runs
 from i0t.callbacks.graceful_stop import StoppedBySignal
 from i0t.config import Command, ConfigError, check_command, compose, conf_dir
 from i0t.embedding_store import load_set
@@ -105,7 +105,7 @@ def test_a_checkpoint_of_stage_two_is_evaluated_without_its_training_data(recipe
     ]
     features = np.random.default_rng(0).normal(size=(30, 32)).astype(np.float32)
     np.savez(tmp_path / "pairs.npz", image=features, text=features + 1, text_image_index=np.arange(30))
-    command = runs.prepare_evaluation(Command("eval", [*overrides, f"data.path={tmp_path / 'pairs.npz'}"]))
+    command = preparation.prepare_evaluation(Command("eval", [*overrides, f"data.path={tmp_path / 'pairs.npz'}"]))
     numbers = engine.evaluate(compose("eval", command.overrides))
     assert any(name.startswith("test/async_bn/") for name in numbers)
 
@@ -120,7 +120,7 @@ def test_encoders_that_are_not_those_of_the_reducer_are_refused(recipe, stage_tw
         f"paths.cache_dir={tmp_path / 'cache'}",
         "report=false",
     ]
-    command = runs.prepare_evaluation(Command("eval", overrides))
+    command = preparation.prepare_evaluation(Command("eval", overrides))
     with pytest.raises(ConfigError, match="not the ones that its gap reducer was trained on"):
         engine.evaluate(compose("eval", command.overrides))
 

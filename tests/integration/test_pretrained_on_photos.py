@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from i0t import embedding_store, engine, runs
+from i0t import embedding_store, engine, preparation, runs
 from i0t.callbacks.shard_writer import ShardWriter
 from i0t.config import ConfigError, compose
 from i0t.embedding_store import load_set
@@ -333,7 +333,7 @@ def test_a_model_trained_on_photos_is_evaluated_from_its_checkpoint(world, tmp_p
 def compose_from_checkpoint(checkpoint, folder):
     from i0t.config import Command
 
-    command = runs.prepare_evaluation(Command("eval", [f"ckpt_path={checkpoint}"]))
+    command = preparation.prepare_evaluation(Command("eval", [f"ckpt_path={checkpoint}"]))
     return compose("eval", [*command.overrides, "report=false", f"paths.output_dir={folder}"])
 
 

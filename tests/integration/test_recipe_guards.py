@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from i0t import engine, runs
+from i0t import engine, preparation, runs
 from i0t.config import Command, ConfigError, compose
 
 
 def start(folder, *overrides):
-    command = runs.prepare_training(Command("train", [*overrides, f"paths.output_dir={folder}"]))
+    command = preparation.prepare_training(Command("train", [*overrides, f"paths.output_dir={folder}"]))
     return engine.train(compose("train", command.overrides))
 
 
@@ -44,7 +44,7 @@ def test_the_logit_scale_of_a_checkpoint_stays_unless_another_is_asked_for(recip
     path = f"ckpt_path={stage_one / runs.CHECKPOINT}"
     for asked, expected in (([], trained.exp().item()), (["model.logit_scale=10"], 10.0)):
         model = [*recipe.model, *asked] if asked else []
-        command = runs.prepare_training(
+        command = preparation.prepare_training(
             Command("train", [*recipe.arguments("i0t_async", *model), path, f"paths.output_dir={tmp_path}"])
         )
         built = build_model(compose("train", command.overrides))
@@ -63,7 +63,7 @@ def test_rows_of_the_checkpoint_that_other_data_cannot_fit_are_dropped_with_a_no
 
 def test_a_sweep_keeps_its_data_and_rows_with_a_checkpoint(stage_one):
     command = Command("eval", ["sweep=i0t_evaluation", f"ckpt_path={stage_one / runs.CHECKPOINT}"], multirun=True)
-    added = runs.prepare_evaluation(command).overrides
+    added = preparation.prepare_evaluation(command).overrides
     assert "model=from_checkpoint" in added
     assert not any(override.startswith(("data=", "compare=")) for override in added)
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from i0t import engine, runs
+from i0t import engine, preparation, runs
 from i0t.callbacks.graceful_stop import StoppedBySignal
 from i0t.config import Command, ConfigError, compose
 
@@ -146,7 +146,7 @@ def test_a_stopped_run_resumes_to_exactly_the_uninterrupted_one(finished, tmp_pa
             train_in(folder)
     assert signal.getsignal(number) == handler, "the signal is given back"
     assert not (folder / runs.METRICS_FILE).exists()
-    command = runs.prepare_training(Command("train", [f"resume={folder}"]))
+    command = preparation.prepare_training(Command("train", [f"resume={folder}"]))
     assert command.overrides == [f"hydra.run.dir='{folder}'"]
     saved = yaml.safe_load((folder / runs.CONFIG_FILE).read_text())
     from omegaconf import OmegaConf
@@ -195,7 +195,9 @@ def test_eval_gives_the_numbers_that_training_printed(finished, run_script, tmp_
 def test_eval_with_a_reducer_of_ones_own_choice(finished, tmp_path):
     folder, numbers = finished
     overrides = [f"ckpt_path={folder / runs.CHECKPOINT}", "gap_reducer=posthoc", "gap_reducer.fit_split=train"]
-    command = runs.prepare_evaluation(Command("eval", [*overrides, f"paths.output_dir={tmp_path}", "report=false"]))
+    command = preparation.prepare_evaluation(
+        Command("eval", [*overrides, f"paths.output_dir={tmp_path}", "report=false"])
+    )
     found = engine.evaluate(compose("eval", command.overrides))
     posthoc = {name: value for name, value in numbers.items() if name.startswith("test/posthoc/")}
     assert {name: value for name, value in found.items() if name.startswith("test/posthoc/")} == pytest.approx(posthoc)
@@ -223,7 +225,7 @@ def test_a_trained_reducer_has_its_own_row_and_survives_the_checkpoint(tmp_path)
     rows = json.loads((tmp_path / "run" / runs.METRICS_FILE).read_text())["rows"]
     assert rows["async_bn"]["fit_samples"] == 720, "its statistics are those of the whole split at the end"
     overrides = [f"ckpt_path={tmp_path / 'run' / runs.CHECKPOINT}", f"paths.output_dir={tmp_path}/e", "report=false"]
-    command = runs.prepare_evaluation(Command("eval", overrides))
+    command = preparation.prepare_evaluation(Command("eval", overrides))
     assert engine.evaluate(compose("eval", command.overrides)) == pytest.approx(numbers, abs=1e-6)
 
 
@@ -310,7 +312,7 @@ def test_a_failing_job_is_named_and_the_others_have_their_numbers(run_script, tm
 def resume_error(tmp_path, monkeypatch, *overrides):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as error:
-        runs.prepare_training(Command("train", list(overrides)))
+        preparation.prepare_training(Command("train", list(overrides)))
     return str(error.value)
 
 
@@ -335,7 +337,7 @@ def test_a_run_that_was_moved_goes_on_where_it_is_now(finished, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)
     (moved / runs.METRICS_FILE).unlink()
-    runs.prepare_training(Command("train", [f"resume={moved}"]))
+    preparation.prepare_training(Command("train", [f"resume={moved}"]))
     from hydra.core.config_store import ConfigStore
 
     node = ConfigStore.instance().load("resumed_train.yaml").node
@@ -363,13 +365,13 @@ def test_resume_last_is_the_newest_unfinished_run_of_this_name(finished, tmp_pat
         shutil.copy(finished[0] / runs.CHECKPOINT, run / runs.CHECKPOINT)
         if done:
             (run / runs.METRICS_FILE).write_text("{}")
-    command = runs.prepare_training(Command("train", ["resume=last", "name=mine"]))
+    command = preparation.prepare_training(Command("train", ["resume=last", "name=mine"]))
     assert command.overrides == [f"hydra.run.dir='{tmp_path}/outputs/mine/2026-01-02_10-00-00'"]
 
 
 def evaluation_error(*overrides):
     with pytest.raises(ConfigError) as error:
-        command = runs.prepare_evaluation(Command("eval", list(overrides)))
+        command = preparation.prepare_evaluation(Command("eval", list(overrides)))
         compose("eval", command.overrides)
     return str(error.value)
 
@@ -400,7 +402,7 @@ def test_a_checkpoint_builds_nothing_that_i0t_does_not_ship(finished, tmp_path, 
     torch.save(checkpoint, tmp_path / "x.ckpt")
     assert "asks to build elsewhere.Model" in evaluation_error(f"ckpt_path={tmp_path / 'x.ckpt'}")
     monkeypatch.setenv("I0T_TRUSTED", "elsewhere")
-    assert runs.prepare_evaluation(Command("eval", [f"ckpt_path={tmp_path / 'x.ckpt'}"]))
+    assert preparation.prepare_evaluation(Command("eval", [f"ckpt_path={tmp_path / 'x.ckpt'}"]))
 
 
 @pytest.mark.parametrize(

@@ -36,18 +36,20 @@ ALLOWED = {
     "callbacks": {"data", "embedding_store", "encode", "features", "module", "report", "runs"},
     "config_errors": set(),
     "config_keys": {"config_errors"},
-    "config": {"config_errors", "config_keys"},
+    "config_resolvers": {"config_errors", "models"},
+    "config": {"config_errors", "config_keys", "config_resolvers"},
     "config_targets": {"config", "config_errors"},
     "config_help": {"config"},
-    "runs": {"config", "config_errors", "config_targets"},
+    "runs": {"config_errors"},
+    "preparation": {"config", "config_errors", "config_targets", "runs"},
     "reduce": {"cli", "config", "config_errors", "data", "embeddings", "gap_reducers", "runs"},
-    "cli": {"config", "config_errors", "config_help", "engine", "runs"},
+    "cli": {"config", "config_errors", "config_help", "engine", "preparation", "runs"},
 }
 # `module` knows base types only; so does whoever else looks into these packages from outside.
 BASE_ONLY = {"module": {"gap_reducers.base", "models.base", "data.base"}}
 MAY_IMPORT = {
-    "hydra": {"cli", "config", "config_errors", "config_keys", "engine", "runs", "callbacks"},
-    "omegaconf": {"cli", "config", "config_errors", "config_keys", "engine", "callbacks", "reduce"},
+    "hydra": {"cli", "config", "config_errors", "config_keys", "engine", "preparation", "callbacks"},
+    "omegaconf": {"cli", "config", "config_errors", "config_keys", "config_resolvers", "engine", "callbacks", "reduce"},
     "pytorch_lightning": {"module", "engine", "data", "callbacks", "loggers"},
     "wandb": {"loggers"},
 }

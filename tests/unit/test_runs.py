@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from i0t import runs
+from i0t import preparation
 from i0t.config import Command, ConfigError, check_command, compose, conf_dir, to_container
 
 KEPT = ("name", "seed", "data", "model", "gap_reducer", "compare", "loss", "evaluation")
@@ -35,11 +35,11 @@ def checkpoint(tmp_path, saved_config):
 
 
 def train_jobs(*overrides, multirun=False):
-    return check_command(runs.prepare_training(Command("train", list(overrides), None, multirun)))
+    return check_command(preparation.prepare_training(Command("train", list(overrides), None, multirun)))
 
 
 def eval_jobs(*overrides, multirun=False, config_dir=None):
-    return check_command(runs.prepare_evaluation(Command("eval", list(overrides), config_dir, multirun)))
+    return check_command(preparation.prepare_evaluation(Command("eval", list(overrides), config_dir, multirun)))
 
 
 @pytest.mark.parametrize("others", [[], ["experiment=i0t_async"]])
@@ -65,13 +65,13 @@ def test_a_path_with_spaces_and_quotes_is_one_path(checkpoint):
 )
 def test_a_model_on_the_command_line_leaves_the_command_as_it_is(checkpoint, overrides):
     command = Command("train", [f"ckpt_path={checkpoint(embed_dim=24)}", *overrides])
-    assert runs.prepare_training(command) is command
+    assert preparation.prepare_training(command) is command
 
 
 @pytest.mark.parametrize("path", [[], ["ckpt_path=null"], ["ckpt_path="]])
 def test_without_a_checkpoint_a_training_is_as_it_was_typed(path):
     command = Command("train", [*path, "seed=3"])
-    assert runs.prepare_training(command) is command
+    assert preparation.prepare_training(command) is command
 
 
 def test_several_checkpoints_of_one_model_are_several_jobs(checkpoint):
@@ -84,10 +84,10 @@ def test_several_checkpoints_of_one_model_are_several_jobs(checkpoint):
     assert [(job.ckpt_path, job.model.embed_dim, job.data.limit) for job in jobs] == [(str(p), 24, 77) for p in paths]
 
 
-@pytest.mark.parametrize("prepare", [runs.prepare_training, runs.prepare_evaluation])
+@pytest.mark.parametrize("prepare", [preparation.prepare_training, preparation.prepare_evaluation])
 def test_checkpoints_of_different_models_are_refused_by_name(checkpoint, prepare):
     paths = f"{checkpoint('a.ckpt')},{checkpoint('b.ckpt')},{checkpoint('c.ckpt', embed_dim=24)}"
-    config_name = "train" if prepare is runs.prepare_training else "eval"
+    config_name = "train" if prepare is preparation.prepare_training else "eval"
     message = r"a\.ckpt and .*c\.ckpt hold different models; sweep each for itself"
     with pytest.raises(ConfigError, match=message) as error:
         prepare(Command(config_name, [f"ckpt_path={paths}"], None, multirun=True))
@@ -152,7 +152,7 @@ HINT = r"name what to evaluate: ckpt_path=…, or data=… with model=…, or da
 @pytest.mark.parametrize("overrides", [[], ["ckpt_path=null"], ["evaluation=gap"], ["model=mad_tiny"], ["seed=3"]])
 def test_an_evaluation_of_nothing_says_what_to_name(overrides):
     with pytest.raises(ConfigError, match=HINT) as error:
-        runs.prepare_evaluation(Command("eval", overrides))
+        preparation.prepare_evaluation(Command("eval", overrides))
     assert "\n" not in str(error.value)
 
 
@@ -161,7 +161,7 @@ def test_an_evaluation_of_nothing_says_what_to_name(overrides):
 )
 def test_an_evaluation_that_names_its_data_is_as_it_was_typed(overrides):
     command = Command("eval", overrides)
-    assert runs.prepare_evaluation(command) is command
+    assert preparation.prepare_evaluation(command) is command
 
 
 CAPTIONS = "i0t.data.captions.CaptionsDataModule"
@@ -215,7 +215,7 @@ def sweeps_of_checkpoints():
 @pytest.mark.parametrize(("file", "overrides"), list(sweeps_of_checkpoints()))
 def test_a_sweep_over_a_checkpoint_keeps_its_own_data_and_rows(checkpoint, file, overrides):
     typed = [*overrides, f"ckpt_path={checkpoint()}"]
-    prepared = runs.prepare_evaluation(Command("eval", typed, None, multirun=True))
+    prepared = preparation.prepare_evaluation(Command("eval", typed, None, multirun=True))
     assert prepared.overrides == [*typed, "model=from_checkpoint"]
 
 

@@ -34,6 +34,8 @@ class Batch(NamedTuple):
         sample_id: ``(B,)`` int64, the image's row in its split.
         text_id: ``(T,)`` int64, the text's row in its split.
         short_tokens: ``(B, L)`` int64 of the captions' first sentences, where training asks for them.
+        labels: Label name to ``(B,)`` int64 class of each image, where the data have any (MAD: all six factors). For
+            losses and probes of one's own: the towers do not see them, and evaluation reads those of ``describe``.
     """
 
     images: Tensor
@@ -42,6 +44,7 @@ class Batch(NamedTuple):
     sample_id: Tensor
     text_id: Tensor
     short_tokens: Tensor | None = None
+    labels: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

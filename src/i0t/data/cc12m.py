@@ -22,6 +22,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from i0t.data.base import Batch, ImageTextDataModule, SplitInfo
+from i0t.data.caption_parts import check_caption_part
 from i0t.data.image_files import decode_image
 from i0t.data.samplers import ShardedBatchSampler
 from i0t.data.shard_batches import EvaluationSamples, StreamedBatches, StreamLoader
@@ -46,6 +47,9 @@ class Cc12mDataModule(ImageTextDataModule):
         test_shards: As ``val_shards``; ``None``: the test split is the validation split.
         caption_key: Suffix of the member with the caption: ``txt``, or ``json`` with ``caption_field``.
         caption_field: Key of the caption in a JSON member; ``None``: the member is the caption.
+        caption_part: What training keeps of every caption, drawn afresh each time: ``full``, a random ``half`` of its
+            words or a random ``quarter`` (:mod:`i0t.data.caption_parts`). Every split is encoded and evaluated with
+            whole captions, as in the published code of Two Effects, One Trigger.
         shuffle_buffer: Samples that each worker holds, as they are in the shard, to mix them.
         limit: The first so many samples of the validation and test splits; ``None``: all.
         train_eval_limit: The first so many training samples, for what is fitted or measured on the training split,
@@ -74,6 +78,7 @@ class Cc12mDataModule(ImageTextDataModule):
         test_shards: str | Sequence[str] | None,
         caption_key: str,
         caption_field: str | None,
+        caption_part: str,
         shuffle_buffer: int,
         limit: int | None,
         train_eval_limit: int | None,
@@ -94,10 +99,12 @@ class Cc12mDataModule(ImageTextDataModule):
                 f"data.caption_key={caption_key!r} and data.caption_field={caption_field!r}: "
                 "a json member, and no other, needs the field that holds the caption"
             )
+        check_caption_part(caption_part)
         self.root = Path(root).expanduser()
         self.patterns = {"train": train_shards, "val": val_shards, "test": test_shards or val_shards}
         self.test_is_val = test_shards is None
         self.caption_key, self.caption_field = caption_key, caption_field
+        self.caption_part = caption_part
         self.shuffle_buffer = shuffle_buffer
         self.limits = {"train": train_eval_limit, "val": limit, "test": limit}
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
@@ -163,6 +170,8 @@ class Cc12mDataModule(ImageTextDataModule):
                 "num_images": len(index),
                 "limit": self.limits[split],
                 "caption": self.caption_key if self.caption_field is None else f"json.{self.caption_field}",
+                "caption_part": "full",
+                "training_caption_part": self.caption_part,
                 "same_images_as": "val" if same else None,
                 "warnings": [_TEST_IS_VAL] if same else [],
             },
@@ -190,6 +199,7 @@ class Cc12mDataModule(ImageTextDataModule):
             batch_size=self.batch_size,
             caption_key=self.caption_key,
             caption_field=self.caption_field,
+            caption_part=self.caption_part,
             transform=self.train_transform,
             tokenizer=self.tokenizer,
             skipped=self.skipped,

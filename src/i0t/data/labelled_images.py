@@ -1,8 +1,9 @@
 """What the data sets of images with a class each share: zero-shot classification, and the gap to the classes' texts.
 
 A subclass reads a split from disk; everything else is here. There is nothing to train on: a class is not a caption.
+Where classes are compositions (an attribute of an object), their factors are the labels; a class still has one text.
 
-Shapes: B images of a batch; N images of a split; C classes.
+Shapes: B images of a batch; N images of a split; C classes; V values of a factor.
 """
 
 from __future__ import annotations
@@ -42,16 +43,30 @@ class ImageSource(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Factor:
+    """What classes are made of: the object or the attribute of a composition.
+
+    Attributes:
+        of_class: ``(C,)`` int64 in ``[0, V)``.
+        names: V values in words.
+    """
+
+    of_class: np.ndarray
+    names: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelledSplit:
     """Images with their classes.
 
     Attributes:
         images: N images.
-        labels: ``(N,)`` int64.
+        labels: ``(N,)`` int64, the class of each.
         class_names: C names in words, in label order.
         image_ids: N identifiers.
         files: What the images and names depend on.
         known_counts: N and C as published, either of them ``None`` where it is not known.
+        factors: Label name to factor, where classes are compositions; they are then the labels of the images.
         provenance: What else should stand beside the numbers.
     """
 
@@ -61,11 +76,25 @@ class LabelledSplit:
     image_ids: Sequence[str]
     files: Sequence[Path]
     known_counts: tuple[int | None, int | None] = (None, None)
+    factors: Mapping[str, Factor] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert len(self.images) == len(self.labels) == len(self.image_ids), "one of each per image"
         assert self.labels.max() < len(self.class_names), "every class has a name"
+        for factor in self.factors.values():
+            assert len(factor.of_class) == len(self.class_names), "every class has a value of every factor"
+
+    def values(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """Label name to ``(len(rows),)`` int64: the classes of these images, or the values of their factors."""
+        labels = self.labels[rows]
+        values = {name: factor.of_class[labels] for name, factor in self.factors.items()} or {LABEL: labels}
+        return {name: torch.from_numpy(value) for name, value in values.items()}
+
+    @property
+    def value_names(self) -> dict[str, Sequence[str]]:
+        """Label name to what its values are called."""
+        return {name: factor.names for name, factor in self.factors.items()} or {LABEL: self.class_names}
 
 
 class _LabelledBatches(Dataset[Batch]):
@@ -75,6 +104,7 @@ class _LabelledBatches(Dataset[Batch]):
         self,
         images: ImageSource,
         rows: np.ndarray,
+        labels: Mapping[str, Tensor],
         *,
         transform: Callable[[Any], Tensor] | None,
         tokenizer: Callable[[Sequence[str]], Tensor] | None,
@@ -83,6 +113,7 @@ class _LabelledBatches(Dataset[Batch]):
         assert tokenizer is not None, "bind() comes before any loader"
         self.images = images
         self.rows = rows
+        self.labels = labels
         self.reader = ImageReader(transform, exact=True)
         self.no_tokens = tokenizer([""])[:0]
 
@@ -91,8 +122,9 @@ class _LabelledBatches(Dataset[Batch]):
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         images = [self.images.transformed(self.rows[row], self.reader) for row in rows]
-        nothing = torch.empty(0, dtype=torch.int64)
-        return Batch(torch.stack(images), self.no_tokens, nothing, torch.tensor(rows), nothing)
+        nothing, sample_id = torch.empty(0, dtype=torch.int64), torch.tensor(rows)
+        labels = {name: label[sample_id] for name, label in self.labels.items()}
+        return Batch(torch.stack(images), self.no_tokens, nothing, sample_id, nothing, labels=labels)
 
 
 class LabelledImagesDataModule(ImageTextDataModule):
@@ -100,11 +132,13 @@ class LabelledImagesDataModule(ImageTextDataModule):
 
     Args:
         root: Folder of the data set.
-        templates: Prompts of a class; ``{c}`` stands for its name. A class is the mean of its unit prompts.
+        templates: Prompts of a class; ``{c}`` stands for its name. A class is the mean of its unit prompts. Where
+            classes are compositions: label name to the prompts of a value of that factor.
         caption_template: The one text of a class that stands for its images in the gap and in retrieval (Two Effects).
         limit: So many images of each split, spread evenly over it; ``None``: all.
         eval_batch_size: Per device.
         num_workers: Of the data loaders.
+        main_object: The factor that counts as the object in measures of object bias, or ``None``.
 
     Raises:
         ValueError: If an option is out of range, or (when a split is first used) its files are not as described.
@@ -120,22 +154,24 @@ class LabelledImagesDataModule(ImageTextDataModule):
         self,
         *,
         root: str,
-        templates: Sequence[str],
+        templates: Sequence[str] | Mapping[str, Sequence[str]],
         caption_template: str,
         limit: int | None,
         eval_batch_size: int,
         num_workers: int,
+        main_object: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(main_object=main_object)
         if limit is not None and limit < 1:
             raise ValueError(f"data.limit={limit} must be null or at least 1")
-        if not templates:
+        by_label = templates if isinstance(templates, Mapping) else {LABEL: templates}
+        if not all(by_label.values()):
             raise ValueError("data.templates is empty: zero-shot classification needs at least one")
-        for template in (*templates, caption_template):
+        for template in (*(one for several in by_label.values() for one in several), caption_template):
             if _CLASS_MARK not in template:
                 raise ValueError(f"template {template!r} has no {_CLASS_MARK}, which stands for the class")
         self.root = Path(root).expanduser()
-        self.templates = tuple(templates)
+        self.templates = {name: tuple(several) for name, several in by_label.items()}
         self.caption_template = caption_template
         self.limit = limit
         self.eval_batch_size = eval_batch_size
@@ -180,31 +216,26 @@ class LabelledImagesDataModule(ImageTextDataModule):
         """Classes, one text for each, the images of each, and prompts."""
         images = self.split(split)
         rows = self._rows(images)
-        labels = torch.from_numpy(images.labels[rows])
+        names = images.value_names
+        own = self.templates.get(LABEL)
         return SplitInfo(
             num_images=len(rows),
             captions=[self.caption_template.replace(_CLASS_MARK, name) for name in images.class_names],
-            pairs=torch.stack([torch.arange(len(rows)), labels], dim=1),
-            labels={LABEL: labels},
-            class_names={LABEL: images.class_names},
+            pairs=torch.stack([torch.arange(len(rows)), torch.from_numpy(images.labels[rows])], dim=1),
+            labels=images.values(rows),
+            class_names=names,
             image_ids=[images.image_ids[row] for row in rows],
-            prompts={LABEL: self._prompts(images.class_names)},
+            prompts={name: _prompts(templates, names[name]) for name, templates in self.templates.items()},
             provenance={
                 **images.provenance,
+                **({} if self.main_object is None else {"main_object": self.main_object}),
                 "num_images": len(rows),
                 "limit": self.limit,
-                "templates": list(self.templates),
+                "templates": {name: list(several) for name, several in self.templates.items()}
+                if own is None
+                else list(own),
                 "caption_template": self.caption_template,
             },
-        )
-
-    def _prompts(self, class_names: Sequence[str]) -> PromptSpec:
-        first, count = self.templates[0], len(self.templates)
-        return PromptSpec(
-            texts=[[template.replace(_CLASS_MARK, name) for template in self.templates] for name in class_names],
-            class_names=class_names,
-            aggregate="mean",
-            description=f'"{first}"' if count == 1 else f'mean of {count} templates such as "{first}"',
         )
 
     def train_dataloader(self) -> NoReturn:
@@ -220,7 +251,9 @@ class LabelledImagesDataModule(ImageTextDataModule):
         images = self.split(split)
         rows = self._rows(images)
         return DataLoader(
-            _LabelledBatches(images.images, rows, transform=self.transform, tokenizer=self.tokenizer),
+            _LabelledBatches(
+                images.images, rows, images.values(rows), transform=self.transform, tokenizer=self.tokenizer
+            ),
             batch_size=None,
             sampler=batches or ShardedBatchSampler(len(rows), batch_size=self.eval_batch_size),
             num_workers=self.num_workers,
@@ -236,6 +269,17 @@ class LabelledImagesDataModule(ImageTextDataModule):
         images = self.split(split)
         used = self._rows(images)
         return [np.asarray(images.images.image(used[row])) for row in rows]
+
+
+def _prompts(templates: Sequence[str], names: Sequence[str]) -> PromptSpec:
+    """The prompts of every value of a label."""
+    first, count = templates[0], len(templates)
+    return PromptSpec(
+        texts=[[template.replace(_CLASS_MARK, name) for template in templates] for name in names],
+        class_names=names,
+        aggregate="mean",
+        description=f'"{first}"' if count == 1 else f'mean of {count} templates such as "{first}"',
+    )
 
 
 @rank_zero_only

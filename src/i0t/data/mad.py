@@ -14,19 +14,21 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from i0t.data import mad_generator as mad
 from i0t.data.base import Batch, ImageTextDataModule, PromptSpec, SplitInfo
+from i0t.data.mad_split import VARIANTS_OF_AN_EPOCH, MadBatches, MadSplit
 from i0t.data.samplers import GlobalBatchSampler, ShardedBatchSampler
 
+_VAL_IS_TRAIN = "mad val: its digits are also trained on (data.val_digits=0); what is fitted on train has seen them"
 PROMPT_FORMS = ("object_max", "caption_mean")
 _MEAN_PROMPTS = 128  # captions averaged per class; more do not change an accuracy's second decimal
 _MAX_TRUE_PAIRS = 5e7  # 800 MB
@@ -34,93 +36,11 @@ _MAX_TRUE_PAIRS = 5e7  # 800 MB
 _DIGITS_WORTH_WORKERS = 200
 
 
-class MadSplit:
-    """Images of one split with the colours and captions of one draw.
-
-    Args:
-        images: Grey variants.
-        num_attributes: k.
-        main_object: The factor every caption names.
-    """
-
-    def __init__(self, images: mad.MadImages, *, num_attributes: int, main_object: str) -> None:
-        self.images = images
-        self.num_attributes = num_attributes
-        self.main_object = main_object
-        self._drawn: tuple[int, int] | None = None
-        self.codes = np.empty(0)
-        self.caption_factors = np.empty(0)
-
-    def __len__(self) -> int:
-        return len(self.images.labels) * mad.NUM_VARIANTS
-
-    def draw(self, seed: int, epoch: int) -> None:
-        """Draws every image's colour and caption; the same for the same seed and epoch, whatever the workers."""
-        if self._drawn == (seed, epoch):
-            return
-        rows = np.arange(len(self))
-        colors = mad.draw_colors(len(self), seed=seed, epoch=epoch)
-        labels, variants = self.images.labels[rows // mad.NUM_VARIANTS], rows % mad.NUM_VARIANTS
-        self.codes = mad.image_codes(labels, variants, colors)
-        self.caption_factors = mad.draw_caption_factors(
-            len(self), self.num_attributes, main_object=self.main_object, seed=seed, epoch=epoch
-        )
-        self._drawn = (seed, epoch)
-
-    def colored(self, rows: np.ndarray) -> np.ndarray:
-        """``(B, 3, 28, 28)`` uint8 images of the given rows."""
-        gray = self.images.images[rows // mad.NUM_VARIANTS, rows % mad.NUM_VARIANTS]
-        return mad.colorize(gray, self.codes[rows, mad.FACTOR_NAMES.index("color")])
-
-    def captions(self, rows: np.ndarray) -> list[str]:
-        """The captions of the given rows."""
-        return mad.caption_words(self.caption_factors[rows], self.codes[rows])
-
-
-class _MadDataset(Dataset[Batch]):
-    """Whole batches of a split: a list of rows in, a Batch out.
-
-    With a sampler, colours and captions are those of its epoch; without, those that the split has.
-    """
-
-    def __init__(
-        self,
-        split: MadSplit,
-        *,
-        transform: Callable[[Any], Tensor] | None,
-        tokenizer: Callable[[Sequence[str]], Tensor] | None,
-        train_seed: int = 0,
-        sampler: GlobalBatchSampler | None = None,
-    ) -> None:
-        assert transform is not None, "bind() comes before any loader"
-        assert tokenizer is not None, "bind() comes before any loader"
-        self.split = split
-        self.transform = transform
-        self.tokenizer = tokenizer
-        self.train_seed = train_seed
-        self.sampler = sampler
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, rows: Sequence[int]) -> Batch:
-        if self.sampler is not None:
-            self.split.draw(self.train_seed, self.sampler.epoch)
-        at = np.asarray(rows)
-        sample_id = torch.from_numpy(at)
-        return Batch(
-            images=self.transform(torch.from_numpy(self.split.colored(at))),
-            tokens=self.tokenizer(self.split.captions(at)),
-            text_image_index=torch.arange(len(at)),
-            sample_id=sample_id,
-            text_id=sample_id,
-        )
-
-
 class MadDataModule(ImageTextDataModule):
     """MAD, generated on first use.
 
-    Colours and captions are drawn anew in every epoch of training; validation and test have one seeded draw.
+    Colours and captions are drawn anew in every epoch of training; validation and test have one seeded draw. An epoch
+    of MNIST's 60,000 digits is 1.44 million images, or with ``variants=one`` 60,000.
 
     Args:
         source: ``digits`` or ``mnist``.
@@ -131,16 +51,23 @@ class MadDataModule(ImageTextDataModule):
         main_object: The factor every caption names.
         prompts: ``object_max``: a class is scored by its best two-word caption ``<object>-<value>``, the object itself
             as in ``caption_mean``: by the mean over training captions that contain the value.
+        variants: Of each digit in an epoch of training: ``all`` 24, or ``one`` at random, as in the paper's code.
         batch_size: Per device, in training.
         eval_batch_size: Per device, in evaluation.
         num_workers: Of the data loaders.
         generator_workers: Processes that draw images; ``None``: one per core.
         limit: Source digits per split; ``None``: all.
+        val_digits: Training digits held out for validation; ``None``: 10 %; 0: none, and validation measures a sample
+            of the training digits, which its provenance says.
+        eval_digits: Of the digits of validation and test, measure a random sample of at most so many; ``None``: all.
         seed: Of the images, the splits, and the colours and captions of evaluation.
         train_seed: Of shuffling, colours and captions in training.
 
     Raises:
-        ValueError: If an option does not exist, or MNIST's files are missing or damaged.
+        ValueError: If an option does not exist or is out of range, or MNIST's files are missing or damaged.
+
+    DDP:
+        The ranks' batches of one step are together one batch of a single process; every rank draws the whole epoch.
     """
 
     def __init__(
@@ -153,22 +80,22 @@ class MadDataModule(ImageTextDataModule):
         captions: str,
         main_object: str,
         prompts: str,
+        variants: str,
         batch_size: int,
         eval_batch_size: int,
         num_workers: int,
         generator_workers: int | None,
         limit: int | None,
+        val_digits: int | None,
+        eval_digits: int | None,
         seed: int,
         train_seed: int,
     ) -> None:
         super().__init__(main_object=main_object)
-        for name, value in (("limit", limit), ("generator_workers", generator_workers)):
-            if value is not None and (not isinstance(value, int) or value < (name == "limit")):
-                raise ValueError(
-                    f"data.{name}={value!r} must be null or a whole number, at least {int(name == 'limit')}"
-                )
-        if prompts not in PROMPT_FORMS:
-            raise ValueError(f"data.prompts={prompts!r} does not exist; choose one of {', '.join(PROMPT_FORMS)}")
+        _check_counts(limit=(limit, 1), eval_digits=(eval_digits, 1), val_digits=(val_digits, 0),
+                      generator_workers=(generator_workers, 0))  # fmt: skip
+        _check_choice("prompts", prompts, PROMPT_FORMS)
+        _check_choice("variants", variants, VARIANTS_OF_AN_EPOCH)
         if main_object not in mad.FACTORS:
             raise ValueError(
                 f"data.main_object={main_object!r} is not a factor of MAD; choose one of {', '.join(mad.FACTOR_NAMES)}"
@@ -177,10 +104,10 @@ class MadDataModule(ImageTextDataModule):
         self.captions = captions
         self.source, self.root, self.download = source, root, download
         self.cache_dir = Path(cache_dir).expanduser()
-        self.prompts = prompts
+        self.prompts, self.variants = prompts, variants
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.generator_workers = num_workers, generator_workers
-        self.limit = limit
+        self.limit, self.val_digits, self.eval_digits = limit, val_digits, eval_digits
         self.seed, self.train_seed = seed, train_seed
         self._splits: dict[str, MadSplit] = {}
 
@@ -200,6 +127,8 @@ class MadDataModule(ImageTextDataModule):
                 seed=self.seed,
                 num_workers=self._num_generators(),
                 limit=self.limit,
+                sample=None if name == "train" else self.eval_digits,
+                val_digits=self.val_digits,
                 download=self.download,
             )
             self._splits[name] = self._new_split(images)
@@ -215,15 +144,16 @@ class MadDataModule(ImageTextDataModule):
         # Not on every system; where it is, it knows of a container's or a batch system's share.
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    def _new_split(self, images: mad.MadImages) -> MadSplit:
-        return MadSplit(images, num_attributes=self.num_attributes, main_object=str(self.main_object))
+    def _new_split(self, images: mad.MadImages, variants: str = "all") -> MadSplit:
+        main_object = str(self.main_object)
+        return MadSplit(images, num_attributes=self.num_attributes, main_object=main_object, variants=variants)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches; after a resume, from the batch at which the interrupted epoch stopped."""
-        split = self._new_split(self.split("train").images)
+        split = self._new_split(self.split("train").images, self.variants)
         sampler = GlobalBatchSampler(len(split), batch_size=self.batch_size, seed=self.train_seed)
         sampler.resume_at(self.first_step)
-        dataset = _MadDataset(
+        dataset = MadBatches(
             split, transform=self.transform, tokenizer=self.tokenizer, train_seed=self.train_seed, sampler=sampler
         )
         return self._loader(dataset, sampler)
@@ -235,11 +165,11 @@ class MadDataModule(ImageTextDataModule):
     def eval_dataloader(self, split: str, batches: Sequence[Sequence[int]] | None = None) -> DataLoader[Batch]:
         """Images with their one seeded colour and caption; by default every one once, this rank's share."""
         images = self.split(split)
-        dataset = _MadDataset(images, transform=self.transform, tokenizer=self.tokenizer)
+        dataset = MadBatches(images, transform=self.transform, tokenizer=self.tokenizer)
         own = ShardedBatchSampler(len(images), batch_size=self.eval_batch_size)
         return self._loader(dataset, own if batches is None else batches)
 
-    def _loader(self, dataset: _MadDataset, sampler: Any) -> DataLoader[Batch]:
+    def _loader(self, dataset: MadBatches, sampler: Any) -> DataLoader[Batch]:
         # The sampler gives whole batches of rows and the dataset whole batches: no per-sample work, no collation.
         return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
 
@@ -250,28 +180,35 @@ class MadDataModule(ImageTextDataModule):
     def describe(self, split: str) -> SplitInfo:
         """Captions, the six factors as labels, true pairs, source digits as groups, and prompts."""
         images = self.split(split)
-        rows = np.arange(len(images))
         source = np.repeat(images.images.source_indices, mad.NUM_VARIANTS)
-        said = mad.caption_codes(images.caption_factors, images.codes)
         return SplitInfo(
             num_images=len(images),
-            captions=images.captions(rows),
-            text_image_index=torch.from_numpy(rows),
-            relevant_pairs=lambda: _true_pairs(said, images.codes),
-            labels={name: torch.from_numpy(images.codes[:, i].copy()) for i, name in enumerate(mad.FACTOR_NAMES)},
+            captions=images.captions(slice(None)),
+            text_image_index=torch.arange(len(images)),
+            relevant_pairs=lambda: _true_pairs(images),
+            labels=images.labels(slice(None)),
             class_names=dict(mad.FACTORS),
             groups=torch.from_numpy(source),
-            image_ids=[f"{digit}/{row % mad.NUM_VARIANTS}" for row, digit in zip(rows, source, strict=True)],
+            image_ids=[f"{i}/{variant}" for i in images.images.source_indices for variant in range(mad.NUM_VARIANTS)],
             prompts={name: self._prompts(name) for name in mad.FACTORS},
-            provenance={
-                "data": "mad",
-                "source": self.source,
-                "split": split,
-                "captions": self.captions,
-                "main_object": self.main_object,
-                "seed": self.seed,
-            },
+            provenance=self._provenance(split),
         )
+
+    def _provenance(self, split: str) -> dict[str, Any]:
+        val_is_train = split == "val" and self.val_digits == 0
+        return {
+            "data": "mad",
+            "source": self.source,
+            "split": split,
+            "num_digits": len(self.split(split).images.labels),
+            "captions": self.captions,
+            "main_object": self.main_object,
+            "caption_bits": mad.caption_information(self.num_attributes, str(self.main_object)),
+            "image_bits": mad.IMAGE_BITS,
+            "seed": self.seed,
+            "same_images_as": "train" if val_is_train else None,
+            "warnings": [_VAL_IS_TRAIN] if val_is_train else [],
+        }
 
     def _prompts(self, factor: str) -> PromptSpec:
         """``object_max`` has no second word for the main object itself: that is scored by ``caption_mean``."""
@@ -297,18 +234,30 @@ class MadDataModule(ImageTextDataModule):
         return list(self.split(split).colored(np.asarray(rows)).transpose(0, 2, 3, 1))
 
 
-def _true_pairs(said: np.ndarray, codes: np.ndarray) -> Tensor:
-    """All true pairs; their number is estimated first, from a thousand captions.
+def _check_counts(**options: tuple[int | None, int]) -> None:
+    """Whether options are whole numbers that are large enough, or absent: name -> (value, least)."""
+    for name, (value, least) in options.items():
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise ValueError(f"data.{name}={value!r} must be null or a whole number, at least {least}")
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"data.{name}={value!r} does not exist; choose one of {', '.join(choices)}")
+
+
+def _true_pairs(split: MadSplit) -> Tensor:
+    """All true pairs; they are counted first.
 
     Raises:
         ValueError: If the pairs would not fit into memory.
     """
-    sample = said[:: max(1, len(said) // 1000)]
-    expected = len(mad.true_caption_pairs(sample, codes)) * len(said) / len(sample)
-    if expected > _MAX_TRUE_PAIRS:
+    said, codes = mad.caption_codes(split.caption_factors, split.codes), split.codes
+    num_pairs = mad.count_true_pairs(said, codes)
+    if num_pairs > _MAX_TRUE_PAIRS:
         raise ValueError(
-            f"{expected:.2g} captions are true of the {len(codes):,} images, too many pairs to hold; "
-            "evaluate fewer source digits with data.limit=…, "
+            f"{num_pairs:.2g} captions are true of the {len(codes):,} images, too many pairs to hold; "
+            "evaluate fewer source digits with data.eval_digits=…, "
             "or leave retrieval and the report out: evaluation=[gap,zeroshot,object_bias] report=false"
         )
     return torch.from_numpy(mad.true_caption_pairs(said, codes))

@@ -27,7 +27,7 @@ class GlobalBatchSampler(Sampler[list[int]]):
     permutation, so that a resumed run sees the batches it would have seen.
 
     Args:
-        num_samples: Length of the split.
+        num_samples: Length of an epoch.
         batch_size: Per rank.
         seed: Of the shuffle, together with the epoch.
 
@@ -62,7 +62,7 @@ class GlobalBatchSampler(Sampler[list[int]]):
         if width > self.num_samples:
             raise ValueError(
                 f"data.batch_size={self.batch_size} on {world} device(s), "
-                f"but the training split has {self.num_samples} images; "
+                f"but an epoch of training has {self.num_samples} images; "
                 "a contrastive batch is never padded, so choose a smaller one"
             )
         return self.num_samples // width

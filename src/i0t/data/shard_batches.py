@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from i0t.data.base import Batch
+from i0t.data.caption_parts import CaptionCutter
 from i0t.data.image_files import ImageReader, UnreadableImage
 from i0t.data.shard_index import ShardIndex, image_suffix, read_caption, sample_name
 from i0t.data.shards import ShardStream, UnusableSample
@@ -31,6 +32,7 @@ class StreamedBatches(IterableDataset[Batch]):
         batch_size: B.
         caption_key: Suffix of the member with the caption.
         caption_field: See :func:`i0t.data.shard_index.read_caption`.
+        caption_part: What of each caption is kept; a worker draws it from its share of the stream's seed.
         transform: Of a PIL image.
         tokenizer: Of texts.
         skipped: Counts what is left out.
@@ -43,6 +45,7 @@ class StreamedBatches(IterableDataset[Batch]):
         batch_size: int,
         caption_key: str,
         caption_field: str | None,
+        caption_part: str,
         transform: Callable[[Any], Tensor] | None,
         tokenizer: Callable[[Sequence[str]], Tensor] | None,
         skipped: SkippedSamples,
@@ -52,6 +55,7 @@ class StreamedBatches(IterableDataset[Batch]):
         self.stream = stream
         self.batch_size = batch_size
         self.caption_key, self.caption_field = caption_key, caption_field
+        self.caption_part = caption_part
         self.read = ImageReader(transform)
         self.tokenizer = tokenizer
         self.skipped = skipped
@@ -64,10 +68,11 @@ class StreamedBatches(IterableDataset[Batch]):
             yield Batch(torch.stack(images), self.tokenizer(list(captions)), rows, rows, rows)
 
     def _pairs(self) -> Iterator[tuple[Tensor, str]]:
+        cut = CaptionCutter(self.caption_part, seed=self.stream.worker_seeds()[2])
         num_unusable = 0
         for sample in self.stream:
             try:
-                pair = self._pair(sample)
+                image, caption = self._pair(sample)
             except (UnreadableImage, UnusableSample) as error:
                 self.skipped.add(str(error))
                 num_unusable += 1
@@ -77,7 +82,7 @@ class StreamedBatches(IterableDataset[Batch]):
                     ) from error
                 continue
             num_unusable = 0
-            yield pair
+            yield image, cut(caption)
 
     def _pair(self, sample: Mapping[str, Any]) -> tuple[Tensor, str]:
         name, key = sample_name(sample), self.caption_key

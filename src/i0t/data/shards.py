@@ -231,12 +231,17 @@ class ShardStream:
         self._starts += 1
         self._rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def worker_seeds(self) -> tuple[int, int, int]:
+        """Seeds of this worker's draws of shards, of its buffer, and of what is drawn for each of its samples."""
         info = get_worker_info()
         worker = 0 if info is None else info.id
         sequence = np.random.SeedSequence([self.seed, self.start_step, self._starts, self._rank, worker])
         # webdataset hashes what it is given, and Python hashes only numbers alike in every process.
-        shard_seed, buffer_seed = sequence.generate_state(2, np.uint64).tolist()
+        shard_seed, buffer_seed, sample_seed = sequence.generate_state(3, np.uint64).tolist()
+        return shard_seed, buffer_seed, sample_seed
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        shard_seed, buffer_seed, _ = self.worker_seeds()
         drawn = wds.ResampledShards(self.shards, deterministic=True, worker_seed=lambda: shard_seed)
         mix = wds.shuffle(self.shuffle_buffer, initial=self.shuffle_buffer // 4, rng=random.Random(buffer_seed))
         return iter(mix(self._samples(shard["url"] for shard in drawn)))

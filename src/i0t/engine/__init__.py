@@ -6,6 +6,8 @@ training.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from omegaconf import DictConfig
 
 
@@ -42,3 +44,19 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     from i0t.engine import evaluation
 
     return evaluation.evaluate(cfg)
+
+
+def check_models(jobs: Sequence[DictConfig]) -> None:
+    """Asks every model class of several jobs whether its node can be built, without building it.
+
+    A checkpoint brings its own model, which is not asked.
+
+    Args:
+        jobs: Composed from ``train.yaml`` or ``eval.yaml``.
+
+    Raises:
+        ConfigError, ValueError: For the first that cannot be.
+    """
+    from i0t.engine import weights
+
+    weights.check_models(jobs)

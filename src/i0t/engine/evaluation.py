@@ -15,7 +15,7 @@ from i0t.config_errors import ConfigError
 from i0t.data.base import MissingSplitError
 from i0t.distributed import rank, world_size
 from i0t.embeddings import EmbeddingSet
-from i0t.engine.output import measure, model_facts, write
+from i0t.engine.output import build_evaluations, load_references, measure, model_facts, write
 from i0t.engine.rows import Row, build_row, compared_rows, free_name
 from i0t.engine.sources import LazyEncoder, Source, open_cache, read_checkpoint
 
@@ -29,6 +29,8 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     lazy_encoder, cache = LazyEncoder(cfg, checkpoint), open_cache(cfg)
     source = Source(to_container(cfg.data), lazy_encoder, cache)
     embeddings = source.load(cfg.split, with_relevant_pairs=bool(cfg.report or "retrieval" in cfg.evaluation))
+    evaluations = build_evaluations(cfg)
+    references = load_references(evaluations, source.load)
     rows = compared_rows(cfg, dim=embeddings.dim)
     if checkpoint is not None:
         rows |= _row_of_checkpoint(checkpoint, rows, dim=embeddings.dim)
@@ -50,7 +52,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         return {}
     images = source.images()
     shown = None if images is None else lambda row: images(cfg.split, row)
-    results = measure(cfg, cfg.split, rows, embeddings)
+    results = measure(evaluations, cfg.split, rows, embeddings, references)
     facts = model_facts(
         cfg.model if source.is_encoded else None,
         None if checkpoint is None else checkpoint[runs.CHECKPOINT_KEY]["config"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,53 @@ from rich.console import Console
 from i0t import runs
 from i0t.config import instantiate, to_yaml
 from i0t.config_errors import ConfigError
+from i0t.data.base import MissingSplitError
 from i0t.embeddings import EmbeddingSet
 from i0t.engine.rows import Row, component_name
 from i0t.evaluation.compare import compare_rows, evaluate_row, protocols_of
-from i0t.evaluation.results import Difference, Evaluation, RowResult
+from i0t.evaluation.results import Difference, Evaluation, RowResult, reference_splits
 from i0t.gap_reducers.base import NotFittedError
 from i0t.metrics.functional import centroid_distance
 from i0t.report.difference_table import DifferenceTable
 from i0t.report.table import ResultTable
 
 
-def measure(cfg: DictConfig, split: str, rows: Mapping[str, Row], embeddings: EmbeddingSet) -> list[RowResult]:
+def build_evaluations(cfg: DictConfig) -> dict[str, Evaluation]:
+    """The run's evaluations, by the prefix of their numbers."""
+    return {str(name): instantiate(node) for name, node in cfg.evaluation.items()}
+
+
+def load_references(
+    evaluations: Mapping[str, Evaluation], load: Callable[[str], EmbeddingSet]
+) -> dict[str, EmbeddingSet]:
+    """The further splits that evaluations look at, on every rank; without those that the data do not have."""
+    found = {}
+    for split in reference_splits(evaluations.values()):
+        with contextlib.suppress(MissingSplitError):  # the evaluation says what it cannot measure then
+            found[split] = load(split)
+    return found
+
+
+def measure(
+    evaluations: Mapping[str, Evaluation],
+    split: str,
+    rows: Mapping[str, Row],
+    embeddings: EmbeddingSet,
+    references: Mapping[str, EmbeddingSet],
+) -> list[RowResult]:
     """Measures every row, which must be fitted.
 
+    Args:
+        evaluations: By the prefix of their numbers.
+        split: The split that is measured.
+        rows: By name.
+        embeddings: The split's raw features.
+        references: See :func:`load_references`.
+
     Raises:
-        ConfigError: If one is not.
+        ConfigError: If a row is not fitted.
     """
     _say_what_is_measured(split, embeddings)
-    evaluations: dict[str, Evaluation] = {str(name): instantiate(node) for name, node in cfg.evaluation.items()}
     results = []
     for name, row in rows.items():
         fit_data = None if row.fit_data is None else component_name(row.fit_data)
@@ -45,6 +75,7 @@ def measure(cfg: DictConfig, split: str, rows: Mapping[str, Row], embeddings: Em
                     split=split,
                     fit_data=fit_data,
                     shares_images=row.shares_images or _names_the_same_images(row, embeddings),
+                    references=references,
                 )
             )
         except NotFittedError as error:
@@ -112,6 +143,8 @@ def write(
         _write_table(run_dir / "differences", DifferenceTable(differences))
     if cfg.report:
         _write_report(run_dir, f"{cfg.name}: {split} split", rows, embeddings, images, history, prompts, environment)
+    if history:
+        runs.write_json(run_dir / runs.HISTORY_FILE, history)
     about = _about(split, rows, differences, embeddings, environment) | {"model": dict(model)}
     runs.write_json(run_dir / runs.METRICS_FILE, numbers | about)
     console.print(f"numbers:  {run_dir / runs.METRICS_FILE}", soft_wrap=True, highlight=False)

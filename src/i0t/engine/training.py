@@ -22,10 +22,11 @@ from i0t.config_errors import ConfigError
 from i0t.data.base import ImageTextDataModule
 from i0t.embeddings import EmbeddingSet
 from i0t.engine.encoder import Encoder, bind, truncation_warning
-from i0t.engine.output import measure, model_facts, write
+from i0t.engine.output import build_evaluations, load_references, measure, model_facts, write
 from i0t.engine.rows import Row, build_row, compared_rows, free_name, row_name
 from i0t.engine.stage_two import CACHED, TRAINED, check_encoders, check_something_is_trained, prepare
 from i0t.engine.weights import build_model, check_encoder_weights
+from i0t.evaluation.results import Evaluation
 from i0t.gap_reducers.base import GapReducer
 from i0t.module import ClipModule
 
@@ -40,7 +41,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     plain = to_container(cfg)
     datamodule, module = _build(cfg, {key: plain[key] for key in _IN_CHECKPOINT} | {"row": row_name(cfg)})
-    rows = _rows(cfg, module)  # a row that cannot be built must not cost a training run
+    # What cannot be built must not cost a training run.
+    rows, evaluations = _rows(cfg, module), build_evaluations(cfg)
     history = _find(callbacks := _callbacks(cfg), History)
     writer = ShardWriter()
     trainer = instantiate(cfg.trainer, callbacks=[*callbacks, writer], logger=list(_instantiate_all(cfg.logger)))
@@ -54,6 +56,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
         if trainer.is_global_zero:
             _say_truncated(module, datamodule)
         training = prepare(cfg, encoder, datamodule)
+        if cfg.validate_first and not cfg.resume:
+            trainer.validate(training.module, datamodule=training.datamodule, verbose=False)
         trainer.fit(
             training.module,
             datamodule=training.datamodule,
@@ -65,7 +69,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         _finish_reducer(module.gap_reducer, encoder, datamodule)
         check_encoder_weights(module.model, module.encoder_weights, run_dir)
         trainer.save_checkpoint(ckpt_path)
-        return _finish(cfg, rows, encoder, datamodule, history.values if history else {})
+        return _finish(cfg, rows, evaluations, encoder, datamodule, history.values if history else {})
     finally:
         _close_loggers(trainer)
 
@@ -73,6 +77,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
 def _finish(
     cfg: DictConfig,
     rows: Mapping[str, Row],
+    evaluations: Mapping[str, Evaluation],
     encoder: Encoder,
     datamodule: ImageTextDataModule,
     history: Mapping[str, list[tuple[int, float]]],
@@ -80,13 +85,14 @@ def _finish(
     """Fits and measures every row on the test split; rank 0 prints and writes."""
     trainer = encoder.trainer
     embeddings = encoder.whole(datamodule, "test", with_relevant_pairs=_wants_pairs(cfg, trainer))
+    references = load_references(evaluations, lambda split: encoder.whole(datamodule, split, with_relevant_pairs=False))
     fitted = {}
     for name, row in rows.items():
         fit_set = None if row.ready else _fit(row, encoder, datamodule)
         fitted[name] = row if fit_set is None else row.fitted_on(fit_set, embeddings)
     if not trainer.is_global_zero:
         return {}
-    results = measure(cfg, "test", fitted, embeddings)
+    results = measure(evaluations, "test", fitted, embeddings, references)
     numbers = write(
         cfg,
         "test",
@@ -144,6 +150,8 @@ def _build(cfg: DictConfig, in_checkpoint: dict[str, Any]) -> tuple[ImageTextDat
     model = build_model(cfg)
     if cfg.encoders != TRAINED:
         model.freeze_all()
+    if cfg.freeze_temperature:
+        model.log_logit_scale.requires_grad_(False)
     # Frozen encoders see what they will see in evaluation: nothing is augmented for them.
     train_transform = model.train_transform if cfg.encoders == TRAINED else model.transform
     bind(datamodule, model, train_transform=train_transform)
@@ -166,6 +174,10 @@ def _build(cfg: DictConfig, in_checkpoint: dict[str, Any]) -> tuple[ImageTextDat
     )
     check_something_is_trained(cfg, module)
     _check_short_captions(cfg.encoders, datamodule, module)
+    if cfg.freeze_temperature and not getattr(module.loss, "uses_temperature", True):
+        raise ConfigError(
+            f"freeze_temperature=true, but {type(module.loss).__name__} has a fixed temperature of its own"
+        )
     return datamodule, module
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from i0t import runs
-from i0t.config import instantiate, to_container
+from i0t.config import instantiate, to_container, to_yaml
 from i0t.config_errors import ConfigError
 from i0t.models.base import ClipModel
 
@@ -46,6 +47,15 @@ def _set_logits(model: ClipModel, node: Mapping[str, Any], saved: Mapping[str, A
             model.log_logit_scale.fill_(math.log(scale))
         if bias is not None and bias != saved.get("logit_bias") and own_bias is not None:
             own_bias.fill_(bias)
+
+
+def check_models(jobs: Sequence[DictConfig]) -> None:
+    """See :func:`i0t.engine.check_models`."""
+    nodes = {to_yaml(job.model): job.model for job in jobs if job.model is not None and job.ckpt_path is None}
+    for node in nodes.values():
+        model = get_class(node["_target_"])
+        if issubclass(model, ClipModel):
+            model.check_node(to_container(node))
 
 
 def build_from_checkpoint(node: Mapping[str, Any], checkpoint: Mapping[str, Any], path: str | Path) -> ClipModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -55,6 +56,7 @@ def evaluate_row(
     split: str,
     fit_data: str | None = None,
     shares_images: bool = False,
+    references: Mapping[str, EmbeddingSet] = MappingProxyType({}),
 ) -> RowResult:
     """Reduces the set and measures it.
 
@@ -68,6 +70,7 @@ def evaluate_row(
             one that is measured.
         shares_images: Whether images that are measured are among those it was fitted on, whatever the splits are
             called (where test captions are secret, test is val): the numbers are transductive.
+        references: Raw features of the further splits that evaluations ask for, by name.
     """
     measured = reduced(embeddings, reducer)
     elsewhere = fit_data is not None and reducer.needs_fit
@@ -80,9 +83,11 @@ def evaluate_row(
         calibration=_calibration(reducer),
         pooled_prompts=_pooled_prompts(embeddings.prompts, reducer),
     )
+    further = {name: reduced(reference, reducer) for name, reference in references.items()}
     found: dict[str, Scores] = {}
     for prefix, evaluation in evaluations.items():
-        scores = evaluation(measured, context)
+        reference = further.get(getattr(evaluation, "reference_split", None) or "")
+        scores = evaluation(measured, dataclasses.replace(context, reference=reference))
         found[prefix] = scores
         found |= {f"{prefix}_{suffix}": variant for suffix, variant in scores.variants.items()}
     return RowResult(

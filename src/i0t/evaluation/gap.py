@@ -20,6 +20,9 @@ SHIFT_WARNING = 1.5
 class Gap:
     """Centroid distance, RMG, linear separability, alignment and uniformity.
 
+    RMG comes in both conventions of *Two Effects* (arXiv 2404.07983): ``rmg`` leaves out the cosine of a row with
+    itself, as the paper's analysis of pretrained models does, ``rmg_with_diagonal`` has it, as its CC12M training code.
+
     Without pairs only what needs none is measured: centroid distance and uniformity. For a reducer that was fitted on
     other data, also what centring would leave behind by chance, and by how much those data differ from the measured.
 
@@ -73,7 +76,7 @@ class Gap:
         _add(numbers, "centroid_distance_unbiased", squared.sign() * squared.abs().sqrt())
         for name, values in found.items():
             _add(numbers, name, values)
-        if len(pairing.image.unique()) > 1:
+        if len(metrics.one_to_one(pairing, len(image), len(text))[0]) > 1:
             for name, method in (("linear_separability", "logreg"), ("linear_separability_ols", "ols")):
                 rows, scores = metrics.separability_scores(
                     image, text, pairs=pairs, method=method, seed=self.separability_seed

@@ -5,7 +5,7 @@ Shapes: N images, M texts, D embedding width, C classes, R bootstrap resamples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -47,12 +47,15 @@ class Context:
         calibration: What the reducer was fitted on; ``None`` if it holds no means of both modalities.
         pooled_prompts: Label name to ``(C, D)`` unit rows: un-normalised prompts averaged *before* the reducer, where
             that is another table than ``EmbeddingSet.prompts``.
+        reference: The evaluation's ``reference_split`` after the same reducer; ``None`` for an evaluation that has
+            none, or data that lack it.
     """
 
     before: EmbeddingSet
     protocol: str
     calibration: Calibration | None = None
     pooled_prompts: Mapping[str, Tensor] = field(default_factory=dict)
+    reference: EmbeddingSet | None = None
 
 
 class Detail(Protocol):
@@ -115,12 +118,19 @@ class Scores:
 class Evaluation(Protocol):
     """A measurement of a reduced EmbeddingSet, whose features and prompts are unit rows.
 
-    What cannot be measured on the set (retrieval without pairs, zero-shot without prompts) gives no number.
+    What cannot be measured on the set (retrieval without pairs, zero-shot without prompts) gives no number. One that
+    looks at a further split names it in an attribute ``reference_split``.
     """
 
     def __call__(self, embeddings: EmbeddingSet, context: Context) -> Scores:
         """Measures the set."""
         ...
+
+
+def reference_splits(evaluations: Iterable[Evaluation]) -> list[str]:
+    """The splits that evaluations look at beside the measured one, each once."""
+    names = (getattr(evaluation, "reference_split", None) for evaluation in evaluations)
+    return list(dict.fromkeys(name for name in names if name is not None))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ Shapes: B rows of this rank, N columns (W * B over all W ranks, or B with local 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -126,6 +128,8 @@ class CloobLoss(nn.Module):
     Raises:
         ValueError: If an argument is out of range.
     """
+
+    uses_temperature: ClassVar[bool] = False  # of the model
 
     def __init__(
         self, inv_tau: float = I0T_INV_TAU, scale_hopfield: float = 14.3, negatives: Negatives = "global"

@@ -14,6 +14,10 @@ class ObjectBias(PairedEmbeddingMetric):
 
     **DDP:** gathered at ``compute``. **State:** that of :class:`PairedEmbeddingMetric`, and the labels of every image;
     it therefore forms a compute group of its own.
+
+    Args:
+        cross: Which pairs of different labels count: ``"all_pairs"``, or ``"upper_triangle"`` for those that the
+            reference implementation takes (:func:`i0t.metrics.functional.label_contrast`), rows in order of sample ids.
     """
 
     higher_is_better = None
@@ -21,8 +25,9 @@ class ObjectBias(PairedEmbeddingMetric):
     object_labels: list[Tensor] | Tensor
     attribute_labels: list[Tensor] | Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, *, cross: str = "all_pairs") -> None:
         super().__init__()
+        self.cross = cross
         self.add_state("object_labels", default=[], dist_reduce_fx="cat")
         self.add_state("attribute_labels", default=[], dist_reduce_fx="cat")
 
@@ -67,7 +72,8 @@ class ObjectBias(PairedEmbeddingMetric):
         objects = dim_zero_cat(self.object_labels)[embeddings.image_order]
         attributes = dim_zero_cat(self.attribute_labels)[embeddings.image_order]
         of_text = embeddings.text_image_index
-        return {
-            "image_object_bias": functional.object_bias(embeddings.image_features, objects, attributes),
-            "text_object_bias": functional.object_bias(embeddings.text_features, objects[of_text], attributes[of_text]),
+        sides = {
+            "image": (embeddings.image_features, objects, attributes),
+            "text": (embeddings.text_features, objects[of_text], attributes[of_text]),
         }
+        return {f"{name}_object_bias": functional.object_bias(*rows, cross=self.cross) for name, rows in sides.items()}

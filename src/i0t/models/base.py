@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -98,6 +98,19 @@ class ClipModel(nn.Module):
         for module in self._frozen:
             module.eval()
         return self
+
+    @classmethod
+    def check_node(cls, node: Mapping[str, Any]) -> None:
+        """Checks, without building anything, that a config node of this class can be built.
+
+        Asked for every model of a multirun before its first job.
+
+        Args:
+            node: Plain containers, with ``_target_``.
+
+        Raises:
+            ValueError: In one line, if it cannot be.
+        """
 
     @property
     def log_logit_scale(self) -> nn.Parameter:

@@ -20,6 +20,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
 from i0t.models.architectures import preprocess_of, quick_gelu_of, register_architecture, trained_with_quick_gelu
+from i0t.models.available import check_weights_exist
 from i0t.models.base import ClipModel
 from i0t.models.dropout import add_dropout
 from i0t.models.fitting import check_positions, convert, load_weights
@@ -157,6 +158,14 @@ class OpenClip(ClipModel):
             # In place: a wrapper of torch.compile would put "_orig_mod." into the names of the state dict.
             for tower in (clip.visual, _text_tower(clip)):
                 tower.compile()
+
+    @classmethod
+    def check_node(cls, node: Mapping[str, Any]) -> None:
+        """Architecture and weights exist and fit each other, as far as their names tell."""
+        name, pretrained = register_architecture(node["architecture"]), node["pretrained"]
+        check_activation_of_tag(name, pretrained)
+        if pretrained is not None and node["load_weights"]:
+            check_weights_exist(name, pretrained)
 
     def prepare(self, clip: Any) -> None:
         """Changes the new model before weights are loaded; a subclass's place."""

@@ -1,7 +1,8 @@
 """The finished jobs of a multirun as plain data: one entry per job and row of its comparison.
 
 A job is a mapping with ``name`` (its folder), ``overrides`` (key to value, as texts), ``config`` (the content of its
-``config.yaml``) and ``metrics`` (the content of its ``metrics.json``).
+``config.yaml``), ``metrics`` (the content of its ``metrics.json``) and ``history`` (that of its ``history.json``, what
+was logged while it trained: name to a list of ``[step, value]``; empty where nothing was).
 """
 
 from __future__ import annotations
@@ -97,6 +98,23 @@ def read_jobs(folder: Path) -> list[dict[str, Any]]:
     return [_read_job(path.parent) for path in paths]
 
 
+def unfinished_jobs(folder: Path) -> list[str]:
+    """A sentence on every job of a multirun's folder that left no numbers: failed, interrupted, or still running.
+
+    Args:
+        folder: Holds a folder per job.
+    """
+    started = (path.parent.parent for path in folder.glob("*/.hydra/overrides.yaml"))
+    missing = [job for job in started if not (job / "metrics.json").is_file()]
+    sentences = []
+    for job in sorted(missing, key=lambda job: _number(job.name)):
+        overrides = " ".join(map(str, _parsed(job / ".hydra" / "overrides.yaml", []) or []))
+        error = job / "error.txt"
+        reason = f": {error.read_text(encoding='utf-8').strip()}" if error.is_file() else ""
+        sentences.append(f"job {job.name} ({overrides}) left no numbers{reason}")
+    return sentences
+
+
 def rows_of(jobs: Iterable[Mapping[str, Any]]) -> list[JobRow]:
     """Every row of every job."""
     found = []
@@ -151,6 +169,7 @@ def _read_job(folder: Path) -> dict[str, Any]:
         "overrides": {key.lstrip("+"): value for key, _, value in parts},
         "config": _parsed(folder / "config.yaml", {}),
         "metrics": _parsed(folder / "metrics.json", {}),
+        "history": _parsed(folder / "history.json", {}),
     }
 
 

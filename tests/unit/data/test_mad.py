@@ -1,17 +1,25 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from i0t.config import compose, instantiate
 from i0t.data import mad_generator as mad
 
 
+@functools.cache
+def composed():
+    """Config and model, once: composing takes longer than most tests here."""
+    base = ["paths.output_dir=out", "data.limit=6", "data.batch_size=32", "data.generator_workers=0"]
+    cfg = compose("train", base)
+    return cfg, instantiate(cfg.model)
+
+
 def datamodule(*overrides):
-    cfg = compose(
-        "train", ["paths.output_dir=out", "data.limit=6", "data.batch_size=32", "data.generator_workers=0", *overrides]
-    )
-    model = instantiate(cfg.model)
-    built = instantiate(cfg.data)
+    cfg, model = composed()
+    built = instantiate(OmegaConf.merge(cfg, OmegaConf.from_dotlist(list(overrides))).data)
     built.bind(transform=model.transform, tokenizer=model.tokenizer)
     return built
 
@@ -27,6 +35,7 @@ def test_a_split_describes_its_images():
         assert len(info.captions[row].split("-")) == 3
         assert info.labels["scale"][row] == row % 2, "the last morphological factor runs fastest"
     assert info.groups.unique().numel() == 6
+    assert info.image_ids[25] == f"{info.groups[25]}/1"
     assert info.groups[0] == info.groups[23] != info.groups[24]
     pairs = {tuple(pair) for pair in info.relevant_pairs().tolist()}
     assert {(i, i) for i in range(info.num_images)} <= pairs
@@ -129,6 +138,12 @@ def test_prompt_forms_are_named():
         ("data.captions=object_attribute_6", "object_attribute_6.*object_attribute_5"),
         ("data.main_object=shape", "shape.*is not a factor of MAD; choose one of digit, thickness"),
         ("data.prompts=best", "data.prompts='best' does not exist"),
+        ("data.variants=two", "data.variants='two' does not exist; choose one of all, one"),
+        ("data.limit=0", "data.limit=0 must be null or a whole number, at least 1"),
+        ("data.val_digits=-1", "data.val_digits=-1 must be null or a whole number, at least 0"),
+        ("data.val_digits=0.1", "data.val_digits=0.1 must be null or a whole number"),
+        ("data.val_digits=true", "data.val_digits=True must be null or a whole number"),
+        ("data.eval_digits=0", "data.eval_digits=0 must be null or a whole number, at least 1"),
     ],
 )
 def test_options_that_do_not_exist_are_refused(override, message):
@@ -150,13 +165,44 @@ def test_more_true_pairs_than_memory_holds_are_refused_with_a_way_out(monkeypatc
     monkeypatch.setattr(module, "_MAX_TRUE_PAIRS", exact * 1.01)
     assert len(info.relevant_pairs()) == exact
     monkeypatch.setattr(module, "_MAX_TRUE_PAIRS", exact * 0.99)
-    with pytest.raises(ValueError, match=r"too many pairs to hold; evaluate fewer source digits with data.limit"):
+    with pytest.raises(ValueError, match=r"too many pairs to hold; evaluate fewer source digits with data.eval_digits"):
         info.relevant_pairs()
 
 
-def test_worker_processes_give_the_batches_of_none():
-    alone, helped = datamodule().train_dataloader(), datamodule("data.num_workers=1").train_dataloader()
-    for epoch in (0, 1):
-        for one, other in zip(batches(alone, epoch), batches(helped, epoch), strict=True):
-            assert one.short_tokens is other.short_tokens is None
-            assert all(torch.equal(a, b) for a, b in zip(one[:-1], other[:-1], strict=True))
+@pytest.mark.parametrize(
+    ("captions", "main_object", "bits"),
+    # By hand: log2 10 = 3.3219, log2 1680 = 10.7142, log2 7 = 2.8074.
+    [("object_only", "digit", 3.3219), ("object_attribute_5", "color", 10.7142), ("object_only", "color", 2.8074),
+     ("object_attribute_1", "digit", 3.3219 + (10.7142 - 3.3219) / 5)],
+)  # fmt: skip
+def test_provenance_says_how_much_captions_tell(captions, main_object, bits):
+    known = datamodule(f"data.captions={captions}", f"data.main_object={main_object}").describe("test").provenance
+    assert known["caption_bits"] == pytest.approx(bits, abs=2e-4)
+    assert known["image_bits"] == pytest.approx(10.7142, abs=1e-4)
+    assert (known["num_digits"], known["same_images_as"], known["warnings"]) == (6, None, [])
+
+
+def test_without_held_out_digits_validation_says_that_it_measures_training_digits():
+    module = datamodule("data.val_digits=0", "data.limit=40", "data.eval_digits=9")
+    train, val, test = (module.describe(split) for split in mad.SPLITS)
+    assert (train.num_images, val.num_images, test.num_images) == (40 * 24, 9 * 24, 9 * 24)
+    assert set(val.image_ids) < set(train.image_ids)
+    assert set(test.image_ids).isdisjoint(train.image_ids)
+    assert val.provenance["same_images_as"] == "train"
+    assert "also trained on" in val.provenance["warnings"][0]
+    for info in (train, test):
+        assert (info.provenance["same_images_as"], info.provenance["warnings"]) == (None, [])
+
+
+def test_a_part_of_the_test_digits_is_drawn_at_random_and_training_keeps_all():
+    whole, part = datamodule("data.limit=40"), datamodule("data.limit=40", "data.eval_digits=10")
+    assert part.describe("train").num_images == whole.describe("train").num_images == 40 * 24
+    digits = part.split("test").images
+    of_whole = whole.split("test").images
+    found = np.flatnonzero(np.isin(of_whole.source_indices, digits.source_indices))
+    assert len(found) == 10
+    assert found.tolist() != list(range(10)), "not the first ones"
+    assert np.array_equal(digits.images, of_whole.images[found])
+    assert np.array_equal(digits.labels, of_whole.labels[found])
+    other = datamodule("data.limit=40", "data.eval_digits=10", "data.seed=1").split("test").images.source_indices
+    assert not np.array_equal(other, digits.source_indices)

@@ -11,7 +11,7 @@ from i0t.embeddings import EmbeddingSet, PromptTable
 from i0t.evaluation.compare import compare_rows, evaluate_row, plain_settings, protocols_of, reduced
 from i0t.evaluation.gap import Gap
 from i0t.evaluation.object_bias import ObjectBias
-from i0t.evaluation.results import RowResult, Scores
+from i0t.evaluation.results import RowResult, Scores, reference_splits
 from i0t.evaluation.retrieval import Retrieval
 from i0t.evaluation.zeroshot import ZeroShot
 from i0t.gap_reducers.async_bn import AsyncBatchNorm
@@ -303,3 +303,35 @@ def test_a_sentence_that_all_rows_share_is_said_once_and_others_row_by_row():
     }
     assert protocols_of([]) == {}
     assert list(protocols_of(rows)) == ["gap", "score", "extra"]
+
+
+class _Looks:
+    """An evaluation that keeps the contexts it was given."""
+
+    def __init__(self, reference_split=None):
+        self.reference_split = reference_split
+        self.seen = []
+
+    def __call__(self, embeddings, context):
+        self.seen.append(context.reference)
+        return Scores(values={"seen": float(len(self.seen))})
+
+
+def test_a_further_split_is_reduced_as_the_measured_one_and_given_to_who_asks(embeddings):
+    reducer = Posthoc(8, fit_split="test")
+    reducer.fit(embeddings)
+    asks, does_not, lacks = _Looks("train"), _Looks(), _Looks("val")
+    assert reference_splits([asks, does_not, lacks, asks, Gap(separability_seed=0, num_resamples=1)]) == [
+        "train",
+        "val",
+    ]
+    other = embeddings.select_images(torch.arange(10, 30))
+    evaluations = {"asks": asks, "does_not": does_not, "lacks": lacks}
+    evaluate_row("mine", reducer, embeddings, evaluations, split="test", references={"train": other})
+    assert does_not.seen == [None]
+    assert lacks.seen == [None], "the data have no such split"
+    (reference,) = asks.seen
+    unit = F.normalize(other.image_features, dim=-1)
+    mean = F.normalize(embeddings.image_features, dim=-1).mean(0)
+    torch.testing.assert_close(reference.image_features, F.normalize(unit - mean, dim=-1))
+    assert reference.labels["half"].tolist() == [0] * 10 + [1] * 10

@@ -115,6 +115,13 @@ def test_object_bias_keeps_labels_with_their_samples(data):
         "image_object_bias": F.object_bias(image, objects, attributes),
         "text_object_bias": F.object_bias(text, objects[index], attributes[index]),
     }
+    as_published = classes.ObjectBias(cross="upper_triangle")
+    for batch in batches(*data, PADDED, 8):
+        ids = batch["sample_id"]
+        as_published.update(**batch, object_labels=objects[ids], attribute_labels=attributes[ids])
+    values = as_published.compute()
+    assert values["image_object_bias"] == F.object_bias(image, objects, attributes, cross="upper_triangle")
+    assert values["image_object_bias"] != metric.compute()["image_object_bias"]
     with pytest.raises(ValueError, match="needs labels"):
         metric.update(*data)
     with pytest.raises(ValueError, match="every one of the 30 images needs labels, got 29"):

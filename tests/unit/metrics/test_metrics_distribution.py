@@ -43,7 +43,7 @@ def test_against_loops(paired_set, dtype, captions):
 def test_blocks_do_not_change_the_values(paired_set, monkeypatch):
     image, text, _ = paired_set(40, 2, dtype=torch.float64)
     expected = F.uniformity(text), F.logit_entropy(image, text, 20.0)
-    monkeypatch.setattr(distribution, "block_size", lambda *_: 7)
+    monkeypatch.setattr(distribution, "block_size", lambda *_, **__: 7)
     monkeypatch.setattr(distribution, "TILE_ROWS", 7)
     monkeypatch.setattr(distribution, "TILE_COLUMNS", 5)
     torch.testing.assert_close((F.uniformity(text), F.logit_entropy(image, text, 20.0)), expected)
@@ -118,3 +118,16 @@ def test_ranges(paired_set, seed, num_images):
     assert -8 <= float(F.uniformity(image)) <= 0
     assert 0 <= float(F.logit_entropy(image, text, 14.0)) <= math.log(2 * num_images)
     torch.testing.assert_close(F.uniformity(image @ rotation), F.uniformity(image))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_entropies_of_both_directions_against_loops(paired_set, monkeypatch, dtype):
+    image, text, _ = paired_set(9, 3, dtype=dtype)
+    x, y = image.double().numpy(), text.double().numpy()
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+    for block in (1, 4, 100):
+        monkeypatch.setattr(distribution, "block_size", lambda *_, block=block, **__: block)
+        to_text, to_image = F.logit_entropies(image, text, 20.0), F.logit_entropies(text, image, 20.0)
+        assert to_text.dtype == torch.float64
+        assert to_text.tolist() == pytest.approx([naive_entropy(row[None], y, 20.0) for row in x], abs=tolerance)
+        assert to_image.tolist() == pytest.approx([naive_entropy(row[None], x, 20.0) for row in y], abs=tolerance)

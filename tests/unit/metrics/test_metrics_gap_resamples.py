@@ -181,3 +181,7 @@ def test_object_bias_of_resamples(paired_set):
         assert float(found[r]) == pytest.approx(contrast(entries, objects.tolist()) - np.mean(terms), abs=1e-10)
     whole = F.resampled_object_bias(rows, objects, attributes, units, torch.ones(1, 7))
     assert float(whole) == pytest.approx(float(F.object_bias(rows, objects, attributes)), abs=1e-10)
+    contrast_of_objects = F.resampled_label_contrast(rows, objects, units, counts)
+    for r in range(8):
+        expected = contrast(rebuilt(counts[r], units), objects.tolist())
+        assert float(contrast_of_objects[r]) == pytest.approx(expected, abs=1e-10)

@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import kendalltau
 from torch.nn.functional import normalize
 
@@ -37,8 +39,9 @@ def test_against_loops(paired_set, monkeypatch, dtype):
     x, y = image.double().numpy(), text[:6].double().numpy()
     expected, _, _ = naive_neighborhood(x, y, labels.tolist())
     dunn = naive_dunn(x, labels.tolist())
-    for block in (1, 5, 100):
-        monkeypatch.setattr(neighborhood, "block_size", lambda *_, block=block: block)
+    for tile in (1, 5, 7, 100):
+        monkeypatch.setattr(neighborhood, "TILE_ROWS", tile)
+        monkeypatch.setattr(neighborhood, "TILE_COLUMNS", 2 * tile)
         assert float(F.dunn_index(image, labels)) == pytest.approx(dunn, rel=1e-3)
         assert float(F.neighborhood_distance(image, text[:6], labels)) == pytest.approx(expected, abs=1e-6)
 
@@ -90,3 +93,64 @@ def test_missing_classes_are_refused():
         F.neighborhood_distance(rows, rows, torch.tensor([0, 0, 2]))
     with pytest.raises(ValueError, match=r"labels\[2\] is 3, outside the rows 0 … 2"):
         F.neighborhood_distance(rows, rows, torch.tensor([0, 1, 3]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1000), st.integers(4, 20), st.integers(2, 5), st.integers(1, 6), st.integers(1, 6))
+def test_dunn_of_any_classes_and_tiles(seed, num_rows, num_classes, tile_rows, tile_columns):
+    generator = torch.Generator().manual_seed(seed)
+    rows = normalize(torch.randn(num_rows, 3, generator=generator, dtype=torch.float64), dim=1)
+    labels = torch.randint(0, num_classes, (num_rows,), generator=generator)
+    labels[:3] = torch.tensor([0, 0, 1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighborhood, "TILE_ROWS", tile_rows)
+        patch.setattr(neighborhood, "TILE_COLUMNS", tile_columns)
+        found = float(F.dunn_index(rows, labels))
+    assert found == pytest.approx(naive_dunn(rows.numpy(), labels.tolist()), rel=1e-9)
+
+
+def test_a_class_of_one_row_is_a_neighbour_of_the_others():
+    rows = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-0.8, -0.6], [0.6, 0.8]])
+    # Within: d = 1/2 (rows 0 and 1). Across: row 3, alone in its class, is at cos .8 of row 1, d = .1.
+    assert float(F.dunn_index(rows, torch.tensor([0, 0, 1, 2]))) == pytest.approx(0.2)
+
+
+def test_equal_prompts_are_tied(paired_set):
+    image, text, _ = paired_set(24, dtype=torch.float32)
+    labels = torch.arange(24) % 4
+    prompts = text[[0, 1, 1, 2]]
+    x, y = image.double().numpy(), prompts.double().numpy()
+    expected, _, _ = naive_neighborhood(x, y, labels.tolist())
+    assert float(F.neighborhood_distance(image, prompts, labels)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_resampled_neighborhoods_against_repeated_rows(paired_set, monkeypatch, dtype):
+    image, text, _ = paired_set(14, dtype=dtype)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.cat([torch.arange(4), torch.randint(0, 4, (10,), generator=generator)])
+    units = torch.arange(14) // 2
+    counts = F.resample_counts(7, num_resamples=12)
+    x, y = image.double().numpy(), text[:4].double().numpy()
+    for block in (1, 5, 100):
+        monkeypatch.setattr(neighborhood, "block_size", lambda *_, block=block, **__: block)
+        found = F.resampled_neighborhood_distances(image, text[:4], labels, units, counts)
+        for r in range(12):
+            rows = [i for i in range(14) for _ in range(int(counts[r, units[i]]))]
+            present = sorted({int(labels[i]) for i in rows})
+            expected = math.nan
+            if len(present) > 1:
+                number = [present.index(int(labels[i])) for i in rows]
+                expected, _, _ = naive_neighborhood(x[rows], y[present], number)
+            assert float(found[r]) == pytest.approx(expected, abs=1e-9, nan_ok=True)
+    assert any(len({int(labels[i]) for i in range(14) if counts[r, units[i]]}) < 4 for r in range(12))
+    whole = F.resampled_neighborhood_distances(image, text[:4], labels, units, torch.ones(1, 7, dtype=torch.uint8))
+    assert float(whole) == pytest.approx(float(F.neighborhood_distance(image, text[:4], labels)), abs=1e-6)
+
+
+def test_a_resample_of_one_class_has_no_neighborhood(paired_set):
+    image, text, _ = paired_set(4)
+    counts = torch.tensor([[4, 0, 0, 0], [2, 2, 0, 0]], dtype=torch.uint8)
+    found = F.resampled_neighborhood_distances(image, text[:3], torch.tensor([0, 1, 2, 2]), torch.arange(4), counts)
+    assert math.isnan(found[0])
+    assert 0 <= float(found[1]) <= 1

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from i0t.report.jobs import Spread, number_or_text, read_jobs, rows_of, spread_of
+from i0t.report.jobs import Spread, number_or_text, read_jobs, rows_of, spread_of, unfinished_jobs
 
 
 def write_job(folder: Path, metrics: dict[str, Any], *, overrides: list[str], config: dict[str, Any]) -> None:
@@ -38,6 +38,7 @@ def test_jobs_are_read_in_the_order_of_their_numbers_and_unfinished_ones_left_ou
         "overrides": {"x.y": "10", "z": "'a=b'"},
         "config": {"data": {"k": 3}},
         "metrics": METRICS,
+        "history": {},
     }
     assert read_jobs(tmp_path / "nowhere") == []
 
@@ -84,3 +85,16 @@ def test_spread_over_seeds_or_the_interval_of_one() -> None:
 )
 def test_texts_that_read_as_numbers_are_numbers(text: Any, value: Any) -> None:
     assert number_or_text(text) == value
+
+
+def test_jobs_without_numbers_are_named_with_the_reason_they_left(tmp_path):
+    assert unfinished_jobs(tmp_path / "not there") == []
+    for name, overrides in (("10", "- seed=1\n"), ("9", "[]\n"), ("0", "- seed=0\n")):
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        (tmp_path / name / ".hydra" / "overrides.yaml").write_text(overrides)
+    (tmp_path / "0" / "metrics.json").write_text("{}")
+    (tmp_path / "10" / "error.txt").write_text("the disk is full\n")
+    assert unfinished_jobs(tmp_path) == [
+        "job 9 () left no numbers",
+        "job 10 (seed=1) left no numbers: the disk is full",
+    ]

@@ -3,13 +3,14 @@
 Importing this package imports NumPy, SciPy and scikit-image, but not torch.
 """
 
-from i0t.data.mad_generator.caption_truth import caption_is_true, parse_caption, true_caption_pairs
+from i0t.data.mad_generator.caption_truth import caption_is_true, count_true_pairs, parse_caption, true_caption_pairs
 from i0t.data.mad_generator.captions import (
     CAPTION_KINDS,
     caption_codes,
     caption_words,
     draw_caption_factors,
     draw_colors,
+    draw_variants,
     num_attributes,
     prompts_mean,
     prompts_object_max,
@@ -27,6 +28,7 @@ from i0t.data.mad_generator.factors import (
     value_index,
 )
 from i0t.data.mad_generator.generate import GENERATOR_VERSION, MadImages, generate
+from i0t.data.mad_generator.information import IMAGE_BITS, caption_information
 from i0t.data.mad_generator.morphology import render_variants
 from i0t.data.mad_generator.sources import SOURCES, SPLITS, DigitSource, load_source
 
@@ -35,6 +37,7 @@ __all__ = [
     "FACTORS",
     "FACTOR_NAMES",
     "GENERATOR_VERSION",
+    "IMAGE_BITS",
     "NUM_VARIANTS",
     "SOURCES",
     "SPLITS",
@@ -45,12 +48,15 @@ __all__ = [
     "MadImages",
     "MorphologyParameters",
     "caption_codes",
+    "caption_information",
     "caption_is_true",
     "caption_words",
     "colorize",
+    "count_true_pairs",
     "draw",
     "draw_caption_factors",
     "draw_colors",
+    "draw_variants",
     "generate",
     "image_codes",
     "load_source",

@@ -40,9 +40,9 @@ VARIANT_CODES: np.ndarray = np.array(
         [FACTORS[name].index(value) for name, value in zip(MORPHOLOGICAL_FACTORS, variant, strict=True)]
         for variant in VARIANTS
     ],
-    dtype=np.int64,
+    dtype=np.uint8,
 )
-"""``(24, 4)`` codes of thickness, swelling, fracture and scale."""
+"""``(24, 4)`` uint8 codes of thickness, swelling, fracture and scale."""
 VARIANT_CODES.setflags(write=False)
 
 IMAGE_SIZE: int = 28
@@ -89,13 +89,17 @@ def image_codes(labels: np.ndarray, variants: np.ndarray, colors: np.ndarray) ->
         colors: ``(N,)`` colour codes.
 
     Returns:
-        ``(N, 6)`` int64, columns in the order of :data:`FACTORS`.
+        ``(N, 6)`` uint8, columns in the order of :data:`FACTORS`.
 
     Example:
         >>> image_codes(np.array([7]), np.array([23]), np.array([1])).tolist()
         [[7, 2, 1, 1, 1, 1]]
     """
-    return np.concatenate([labels[:, None], VARIANT_CODES[variants], colors[:, None]], axis=1).astype(np.int64)
+    codes = np.empty((len(labels), len(FACTORS)), dtype=np.uint8)
+    codes[:, 0], codes[:, -1] = labels, colors
+    for column, values in enumerate(VARIANT_CODES.T, start=1):
+        codes[:, column] = values[variants]
+    return codes
 
 
 @dataclass(frozen=True)

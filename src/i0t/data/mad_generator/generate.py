@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -64,6 +65,8 @@ def generate(
     num_workers: int = 0,
     progress: bool = True,
     limit: int | None = None,
+    sample: int | None = None,
+    val_digits: int | None = None,
     download: bool = False,
 ) -> MadImages:
     """MAD's images of one split, from the cache or made now.
@@ -81,17 +84,22 @@ def generate(
         num_workers: Processes that render; 0 renders in this one.
         progress: Show a progress bar.
         limit: Use the first so many digits of the split only.
+        sample: Of those, use so many at most, drawn at random by the seed.
+        val_digits: Training digits held out for ``val``; ``None``: 10 %; 0: none, and ``val`` is a sample of ``train``.
         download: Fetch MNIST into ``root`` when its files are not there.
 
     Raises:
-        ValueError: If an argument is out of range, or the source's files are missing or damaged.
+        ValueError: If an argument is out of range, the source's files are missing or damaged, or the disk is too full.
     """
-    for name, value, least in (("seed", seed, 0), ("num_workers", num_workers, 0), ("limit", limit, 1)):
-        if value is not None and value < least:
-            raise ValueError(f"{name}={value} must be at least {least}")
-    digits = load_source(source, split, root=root, seed=seed, download=download)
-    digits = DigitSource(digits.images[:limit], digits.labels[:limit], digits.indices[:limit], digits.fingerprint)
-    key = _cache_key(source, split, digits.fingerprint, seed, parameters, limit)
+    least = {"seed": 0, "num_workers": 0, "limit": 1, "sample": 1, "val_digits": 0}
+    given = (seed, num_workers, limit, sample, val_digits)
+    for (name, lowest), value in zip(least.items(), given, strict=True):
+        if value is not None and value < lowest:
+            raise ValueError(f"{name}={value} must be at least {lowest}")
+    digits = load_source(source, split, root=root, seed=seed, val_digits=val_digits, limit=limit, download=download)
+    if sample is not None:
+        digits = digits.sample(sample, seed)
+    key = _cache_key(source, split, digits, seed, parameters)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(cache_dir) / f"mad_{source}_{split}_{digest}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -105,17 +113,17 @@ def generate(
 
 
 def _cache_key(
-    source: str, split: str, fingerprint: str, seed: int, parameters: MorphologyParameters, limit: int | None
+    source: str, split: str, digits: DigitSource, seed: int, parameters: MorphologyParameters
 ) -> dict[str, object]:
     """Everything that determines the images."""
     return {
         "generator_version": GENERATOR_VERSION,
         "libraries": {name: version(name) for name in ("numpy", "scipy", "scikit-image", "scikit-learn")},
         "source": source,
-        "source_sha256": fingerprint,
+        "source_sha256": digits.fingerprint,
+        "digits_sha256": hashlib.sha256(digits.indices.tobytes()).hexdigest(),  # which of them, however chosen
         "split": split,
         "seed": seed,
-        "limit": limit,
         "parameters": asdict(parameters),
     }
 
@@ -153,10 +161,11 @@ def _build(
     for leftover in folder.parent.glob(f"{prefix}*"):
         # Its maker is dead, or it would hold the lock.
         shutil.rmtree(leftover)
+    shape = (len(digits.labels), NUM_VARIANTS, IMAGE_SIZE, IMAGE_SIZE)
+    _check_room(folder.parent, math.prod(shape))
     partial = folder.parent / f"{prefix}{uuid.uuid4().hex[:8]}"
     partial.mkdir()
     try:
-        shape = (len(digits.labels), NUM_VARIANTS, IMAGE_SIZE, IMAGE_SIZE)
         np.lib.format.open_memmap(partial / _IMAGES, mode="w+", dtype=np.uint8, shape=shape)
         chunks = list(_chunks(partial / _IMAGES, digits, seed, parameters))
         _show(render_all(chunks, num_workers), len(digits.labels), progress)
@@ -169,6 +178,20 @@ def _build(
     finally:
         # Also on Ctrl-C: `render_all` has ended the workers by now.
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_room(folder: Path, num_bytes: int) -> None:
+    """A memory map that outgrows the disk would end the process without a word (SIGBUS).
+
+    Raises:
+        ValueError: If there is no room.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise ValueError(
+            f"MAD's images take {num_bytes / 1e9:.2f} GB, but {folder} has {free / 1e9:.2f} GB left; "
+            "choose another cache_dir or fewer digits with limit"
+        )
 
 
 def _chunks(path: Path, digits: DigitSource, seed: int, parameters: MorphologyParameters) -> Iterator[Chunk]:

@@ -5,8 +5,8 @@ return scalars on the device of the features.
 """
 
 from i0t.metrics.functional.activations import ActivationPeak, activation_peaks, mean_activations
-from i0t.metrics.functional.bias import object_bias
-from i0t.metrics.functional.bias_resamples import resampled_object_bias
+from i0t.metrics.functional.bias import contrast_obstacle, label_contrast, object_bias
+from i0t.metrics.functional.bias_resamples import resampled_label_contrast, resampled_object_bias
 from i0t.metrics.functional.bootstrap import (
     BootstrapTest,
     balanced_mean,
@@ -27,7 +27,13 @@ from i0t.metrics.functional.caption_score import (
     reference_cosines,
     reference_scores,
 )
-from i0t.metrics.functional.distribution import alignment, logit_entropy, uniformity, uniformity_contributions
+from i0t.metrics.functional.distribution import (
+    alignment,
+    logit_entropies,
+    logit_entropy,
+    uniformity,
+    uniformity_contributions,
+)
 from i0t.metrics.functional.gap import (
     centroid_distance,
     instance_distance,
@@ -40,8 +46,12 @@ from i0t.metrics.functional.gap_resamples import (
     resampled_mean_distances,
     without_resampling_bias,
 )
-from i0t.metrics.functional.neighborhood import dunn_index, neighborhood_distance
-from i0t.metrics.functional.pairing import Pairing, make_pairing
+from i0t.metrics.functional.neighborhood import (
+    dunn_index,
+    neighborhood_distance,
+    resampled_neighborhood_distances,
+)
+from i0t.metrics.functional.pairing import Pairing, TextLabels, labels_of_texts, make_pairing, one_to_one
 from i0t.metrics.functional.rank_correlation import KendallTaus, kendall_tau, resampled_kendall_taus
 from i0t.metrics.functional.redraws import Redraws, redraw_set
 from i0t.metrics.functional.retrieval import DirectionRanks, recall_of_ranks, retrieval_ranks, retrieval_recall
@@ -56,6 +66,7 @@ __all__ = [
     "KendallTaus",
     "Pairing",
     "Redraws",
+    "TextLabels",
     "activation_peaks",
     "alignment",
     "balanced_mean",
@@ -66,18 +77,23 @@ __all__ = [
     "centroid_distance",
     "centroid_distances",
     "centroid_noise",
+    "contrast_obstacle",
     "dunn_index",
     "expected_residual_distance",
     "gap_measures",
     "instance_distance",
     "kendall_tau",
+    "label_contrast",
+    "labels_of_texts",
     "linear_separability",
+    "logit_entropies",
     "logit_entropy",
     "make_pairing",
     "mean_activations",
     "neighborhood_distance",
     "neighbors_kept",
     "object_bias",
+    "one_to_one",
     "paired_bootstrap_test",
     "percentile_interval",
     "preference_hits",
@@ -89,9 +105,11 @@ __all__ = [
     "resample_counts",
     "resampled_balanced_means",
     "resampled_kendall_taus",
+    "resampled_label_contrast",
     "resampled_mean_distances",
     "resampled_means",
     "resampled_medians",
+    "resampled_neighborhood_distances",
     "resampled_object_bias",
     "retrieval_ranks",
     "retrieval_recall",

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from i0t.metrics.functional.bootstrap import unit_sums, weighted_sums
 from i0t.metrics.functional.checks import check_labels, check_unit_rows
+from i0t.metrics.functional.sums import squared_norms
 
 
 def resampled_object_bias(
@@ -23,15 +24,28 @@ def resampled_object_bias(
     Returns:
         ``(R,)`` float64; NaN where a resample leaves a factor with one class, or no two rows of one class.
     """
+    columns = [object_labels, *attribute_labels.unbind(dim=1)]
+    terms = [resampled_label_contrast(features, column, units, counts) for column in columns]
+    return terms[0] - torch.stack(terms[1:]).mean(dim=0)
+
+
+def resampled_label_contrast(features: Tensor, labels: Tensor, units: Tensor, counts: Tensor) -> Tensor:
+    """:func:`i0t.metrics.functional.label_contrast` over all pairs, of every resample.
+
+    A row never pairs with its own copy.
+
+    Args:
+        features: ``(N, D)`` float, L2-normalised, of one modality.
+        labels: ``(N,)`` integers.
+        units: ``(N,)`` int64 in ``[0, G)``, unit of every row.
+        counts: ``(R, G)`` how often each unit is drawn.
+
+    Returns:
+        ``(R,)`` float64; NaN where a resample has one class, or no two rows of one class.
+    """
     rows = check_unit_rows(features, "features").cpu()
-    terms = [_contrast(rows, column, units, counts) for column in attribute_labels.cpu().unbind(dim=1)]
-    return _contrast(rows, object_labels.cpu(), units, counts) - torch.stack(terms).mean(dim=0)
-
-
-def _contrast(rows: Tensor, labels: Tensor, units: Tensor, counts: Tensor) -> Tensor:
-    """Mean cosine of same-label pairs minus that of different-label pairs, ``(R,)``."""
-    classes, num_classes = check_labels(labels, len(rows), "labels")
-    squares = weighted_sums(counts, unit_sums(rows.square().sum(dim=1), units, counts.shape[1]), power=2)
+    classes, num_classes = check_labels(labels.cpu(), len(rows), "labels")
+    squares = weighted_sums(counts, unit_sums(squared_norms(rows), units, counts.shape[1]), power=2)
     own_pairs = weighted_sums(counts, torch.bincount(units, minlength=counts.shape[1]).double(), power=2)
     total, size = torch.zeros(len(counts), rows.shape[1], dtype=torch.float64), torch.zeros_like(squares)
     same, same_pairs = torch.zeros_like(squares), torch.zeros_like(squares)

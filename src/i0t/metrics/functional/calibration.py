@@ -7,6 +7,7 @@ from torch import Tensor
 from i0t.metrics.functional.bootstrap import unit_sums
 from i0t.metrics.functional.checks import check_both, check_labels, check_unit_rows
 from i0t.metrics.functional.pairing import make_pairing, pair_cosines
+from i0t.metrics.functional.sums import row_sum
 
 
 def expected_residual_distance(
@@ -88,7 +89,7 @@ def _centred_sums(rows: Tensor, units: Tensor, num_units: int) -> Tensor:
     """Sum over each unit of its rows minus the mean row, ``(G, D)`` float64."""
     units = units.to(rows.device)
     sizes = torch.bincount(units, minlength=num_units).double()
-    return unit_sums(rows, units, num_units) - sizes[:, None] * rows.mean(dim=0, dtype=torch.float64)
+    return unit_sums(rows, units, num_units) - sizes[:, None] * (row_sum(rows) / len(rows))
 
 
 def calibration_shift(
@@ -121,7 +122,7 @@ def calibration_shift(
     unit, num_units = check_labels(given, len(rows), "units")
     if num_units < 2:
         raise ValueError(f"the chance distance of two means needs two independent rows at least, got {num_units}")
-    mean = rows.mean(dim=0, dtype=torch.float64)
+    mean = row_sum(rows) / len(rows)
     scatter = _centred_sums(rows, unit, num_units).square().sum()
     variance = scatter / len(rows) ** 2 * num_units / (num_units - 1)
     chance = (variance * (1 + len(rows) / num_fit)).sqrt()

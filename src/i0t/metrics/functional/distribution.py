@@ -13,6 +13,8 @@ from i0t.metrics.functional.sums import block_size, row_blocks
 # A tile of affinities of 8 MiB in float32.
 TILE_ROWS = 1024
 TILE_COLUMNS = 2048
+# A block of logits of 4 MiB in float32.
+ENTROPY_ENTRIES = 2**20
 
 
 def alignment(
@@ -136,15 +138,38 @@ def logit_entropy(image_features: Tensor, text_features: Tensor, logit_scale: Te
         >>> logit_entropy(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, -1.0]]), 100.0)
         tensor(0.6931)
     """
-    image, text = check_both(image_features, text_features)
+    entropies = logit_entropies(image_features, text_features, logit_scale)
+    dtype = torch.promote_types(torch.promote_types(image_features.dtype, text_features.dtype), torch.float32)
+    return entropies.mean().to(dtype)
+
+
+def logit_entropies(query_features: Tensor, item_features: Tensor, logit_scale: Tensor | float) -> Tensor:
+    """Entropy of the matching distribution of every query over all items, in nats; its mean is :func:`logit_entropy`.
+
+    A bias of the logits (SigLIP) changes nothing. Computed block by block: no matrix over all pairs is kept.
+
+    Args:
+        query_features: ``(Q, D)`` float, L2-normalised: images, or texts for the entropy from text to image.
+        item_features: ``(K, D)`` float, L2-normalised, of the other modality.
+        logit_scale: As there.
+
+    Returns:
+        ``(Q,)`` float64 in ``[0, log K]``.
+
+    Raises:
+        ValueError: As there.
+    """
+    query, item = check_both(query_features, item_features)
     scale = float(logit_scale)
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"logit_scale must be a positive finite factor, got {scale}; exp() a logarithm first")
-    total = torch.zeros((), dtype=torch.float64, device=image.device)
-    for rows in row_blocks(len(image), block_size(len(text))):
-        logits = scale * (image[rows] @ text.T)
+    # Written in place: small results kept one by one between large blocks let the heap grow to the size of the matrix.
+    entropies = torch.empty(len(query), dtype=torch.float64, device=query.device)
+    for rows in row_blocks(len(query), block_size(len(item), entries=ENTROPY_ENTRIES)):
+        logits = (query[rows] @ item.T).mul_(scale)
         logits -= logits.amax(dim=1, keepdim=True)
         weights = logits.exp()
         mass = weights.sum(dim=1)
-        total += (mass.log() - (weights * logits).sum(dim=1) / mass).sum(dtype=torch.float64)
-    return (total / len(image)).to(image.dtype)
+        expected = logits.mul_(weights).sum(dim=1) / mass
+        entropies[rows] = (mass.log() - expected).clamp_min_(0)
+    return entropies

@@ -15,6 +15,7 @@ from i0t.metrics.functional.checks import check_both
 from i0t.metrics.functional.gap import MATCHED_DISTANCE_FLOOR, sibling_cosines
 from i0t.metrics.functional.pairing import Pairing, pair_cosines, pair_squared_distances
 from i0t.metrics.functional.redraws import Redraws
+from i0t.metrics.functional.sums import squared_norms
 
 
 class _Rows(NamedTuple):
@@ -118,7 +119,7 @@ def gap_measures(
 def _rows_of_units(rows: Tensor, units: Tensor, num_units: int) -> _Rows:
     units = units.to(rows.device)
     sums = unit_sums(rows, units, num_units), torch.bincount(units, minlength=num_units).double()
-    return _Rows(*(s.cpu() for s in (*sums, unit_sums(rows.square().sum(dim=1), units, num_units))))
+    return _Rows(*(s.cpu() for s in (*sums, unit_sums(squared_norms(rows), units, num_units))))
 
 
 def _mean_rows(rows: _Rows, counts: Tensor) -> Tensor:
@@ -192,7 +193,7 @@ def _siblings(text: Tensor, pairing: Pairing, redraws: Redraws, num_images: int)
         cosines, num_siblings = sibling_cosines(text, pairing, num_images)
         return cosines.cpu().expand(len(counts)), torch.full((len(counts),), num_siblings, dtype=torch.float64)
     of_text = pairing.image_of_text
-    squares = unit_sums(text, of_text, num_images).square().sum(dim=1).cpu()
+    squares = squared_norms(unit_sums(text, of_text, num_images)).cpu()
     sizes = torch.bincount(of_text, minlength=num_images).double().cpu().square()
     per_unit = (unit_sums(values, redraws.image_units, counts.shape[1]) for values in (squares, sizes))
     return _paired_sums(counts, *per_unit, power=2)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from i0t.metrics.functional.checks import check_matches, check_row_numbers
+from i0t.metrics.functional.checks import check_integers, check_matches, check_row_numbers
 from i0t.metrics.functional.sums import row_blocks
 
 
@@ -88,6 +88,51 @@ def sibling_texts(pairing: Pairing) -> tuple[Tensor, Tensor]:
     table = csr_array((torch.ones(len(text), dtype=torch.int32).numpy(), (image, text)))
     first, second = (table.T @ table).nonzero()
     return torch.from_numpy(first).long(), torch.from_numpy(second).long()
+
+
+class TextLabels(NamedTuple):
+    """What the images of a text say about it; see :func:`labels_of_texts`.
+
+    Attributes:
+        labels: ``(M,)`` int64, the label of its images; anything where it has none, or they disagree.
+        known: ``(M,)`` bool, whether it has an image.
+        disagree: ``(M,)`` bool, whether it has images of different labels.
+    """
+
+    labels: Tensor
+    known: Tensor
+    disagree: Tensor
+
+
+def labels_of_texts(labels: Tensor, pairs: Tensor, num_texts: int) -> TextLabels:
+    """Labels of the texts from those of their images: a caption has its image's, a class prompt that of its class.
+
+    Args:
+        labels: ``(N,)`` integers, one label of every image.
+        pairs: ``(P, 2)`` image row and text row of every pair.
+        num_texts: M.
+
+    Returns:
+        Labels, and for which texts they hold.
+
+    Raises:
+        ValueError: If labels are no vector of integers, or a pair points outside of them or of the texts.
+
+    Example:
+        >>> labels_of_texts(torch.tensor([5, 5, 8]), torch.tensor([[0, 0], [1, 0], [2, 1], [1, 2], [2, 2]]), 3)
+        TextLabels(labels=tensor([5, 8, 5]), known=tensor([True, True, True]), disagree=tensor([False, False,  True]))
+    """
+    if labels.ndim != 1:
+        raise ValueError(f"labels must be a vector, one label per image, got shape {tuple(labels.shape)}")
+    check_integers(labels, "labels")
+    image_rows = check_row_numbers(pairs[:, 0], len(labels), "pairs[:, 0]").to(labels.device)
+    text_rows = check_row_numbers(pairs[:, 1], num_texts, "pairs[:, 1]").to(labels.device)
+    of_pair = labels.long()[image_rows]
+    none = torch.zeros(num_texts, dtype=torch.int64, device=labels.device)
+    lowest, highest = (
+        none.scatter_reduce(0, text_rows, of_pair, reduce=reduce, include_self=False) for reduce in ("amin", "amax")
+    )
+    return TextLabels(lowest, torch.bincount(text_rows, minlength=num_texts) > 0, lowest != highest)
 
 
 def one_to_one(pairing: Pairing, num_images: int, num_texts: int) -> tuple[Tensor, Tensor]:

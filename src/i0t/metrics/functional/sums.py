@@ -25,13 +25,22 @@ def block_size(row_length: int, *, entries: int = 2**22) -> int:
 
 
 def row_sum(features: Tensor) -> Tensor:
-    """Sum of the rows ``(N, D)`` as ``(D,)`` float64."""
-    return features.sum(dim=0, dtype=torch.float64)
+    """Sum of the rows ``(N, D)`` as ``(D,)`` float64; by blocks, for torch copies what it sums in another precision."""
+    total = torch.zeros(features.shape[1], dtype=torch.float64, device=features.device)
+    for rows in row_blocks(len(features)):
+        total += features[rows].sum(dim=0, dtype=torch.float64)
+    return total
+
+
+def squared_norms(features: Tensor) -> Tensor:
+    """Squared norm of every row ``(N, D)``, ``(N,)`` float64."""
+    blocks = [features[rows].double().square().sum(dim=1) for rows in row_blocks(len(features))]
+    return torch.cat(blocks)
 
 
 def squared_norm_sum(features: Tensor) -> Tensor:
     """Sum of the squared norms of the rows ``(N, D)`` as a float64 scalar."""
-    return features.square().sum(dtype=torch.float64)
+    return squared_norms(features).sum()
 
 
 def group_sums(features: Tensor, groups: Tensor, num_groups: int) -> Tensor:
@@ -49,31 +58,3 @@ def group_sums(features: Tensor, groups: Tensor, num_groups: int) -> Tensor:
     for rows in row_blocks(len(features)):
         sums.index_add_(0, groups[rows], features[rows].double())
     return sums
-
-
-def matched_squared_distances(image: Tensor, text: Tensor, image_of_text: Tensor) -> Tensor:
-    """Squared Euclidean distance of every text to its image, from differences.
-
-    Differences rather than ``2 - 2 cos``, which loses all digits where the two nearly agree.
-
-    Args:
-        image: ``(N, D)``.
-        text: ``(M, D)``.
-        image_of_text: ``(M,)`` int64.
-
-    Returns:
-        ``(M,)`` float64.
-    """
-    blocks = [
-        (text[rows].double() - image[image_of_text[rows]].double()).square().sum(dim=1)
-        for rows in row_blocks(len(text))
-    ]
-    return torch.cat(blocks)
-
-
-def matched_cosine_mean(image: Tensor, text: Tensor, image_of_text: Tensor) -> Tensor:
-    """Mean cosine of matched pairs, float64 scalar; arguments as in :func:`matched_squared_distances`."""
-    total = torch.zeros((), dtype=torch.float64, device=text.device)
-    for rows in row_blocks(len(text)):
-        total += (text[rows].double() * image[image_of_text[rows]].double()).sum()
-    return total / len(text)

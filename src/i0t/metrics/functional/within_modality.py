@@ -100,14 +100,14 @@ def neighbors_kept(before: Tensor, after: Tensor, queries: Tensor | None = None,
         raise ValueError(f"k must lie in 1 … {len(first) - 1}, one less than there are rows, got {k}")
     asked = torch.arange(len(first), device=first.device) if queries is None else queries.to(first.device)
     tolerance = TIE_ROUNDING_UNITS * torch.finfo(second.dtype).eps
-    kept = []
+    kept = torch.empty(len(asked), dtype=torch.float64, device=first.device)
     for block in row_blocks(len(asked), block_size(len(first))):
         query = asked[block]
         neighbors = _cosines_with_others(first, query).topk(k, dim=1).indices
         cosines = _cosines_with_others(second, query)
         kth = cosines.topk(k, dim=1).values[:, -1:]
-        kept.append((cosines.gather(1, neighbors) >= kth - tolerance).double().mean(dim=1))
-    return torch.cat(kept)
+        kept[block] = (cosines.gather(1, neighbors) >= kth - tolerance).double().mean(dim=1)
+    return kept
 
 
 def _cosines_with_others(rows: Tensor, query: Tensor) -> Tensor:

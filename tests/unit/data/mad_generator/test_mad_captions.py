@@ -18,6 +18,7 @@ from i0t.data.mad_generator import (
     caption_is_true,
     caption_words,
     colorize,
+    count_true_pairs,
     draw_caption_factors,
     draw_colors,
     image_codes,
@@ -151,7 +152,9 @@ SMALL_CAPTIONS = st.integers(1, 12).flatmap(lambda m: hnp.arrays(np.int64, (m, 6
 @settings(max_examples=80, deadline=None)
 @given(codes=SMALL_CODES, said=SMALL_CAPTIONS)
 def test_true_pairs_equal_a_loop(codes, said):
-    assert true_caption_pairs(said, codes).tolist() == naive_pairs(said.tolist(), codes.tolist())
+    expected = naive_pairs(said.tolist(), codes.tolist())
+    assert true_caption_pairs(said, codes).tolist() == expected
+    assert count_true_pairs(said, codes) == len(expected)
 
 
 @pytest.mark.parametrize("k", [0, 2, 5])
@@ -159,6 +162,7 @@ def test_true_pairs_of_real_captions_equal_a_loop(k):
     codes = random_codes(70, seed=k)
     factors = draw_caption_factors(70, k, seed=0, epoch=0)
     pairs = true_caption_pairs(caption_codes(factors, codes), codes[:53])
+    assert count_true_pairs(caption_codes(factors, codes), codes[:53]) == len(pairs)
     assert pairs.dtype == np.int64
     captions = caption_words(factors, codes)
     expected = [[i, j] for i in range(53) for j in range(70) if caption_is_true(captions[j], codes[i])]

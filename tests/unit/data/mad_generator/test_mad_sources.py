@@ -305,7 +305,9 @@ def test_an_interrupt_ends_the_workers_and_removes_the_partial_cache(tmp_path):
     assert not group_is_alive(process.pid)
 
 
-@pytest.mark.parametrize(("name", "value"), [("seed", -1), ("num_workers", -2), ("limit", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("seed", -1), ("num_workers", -2), ("limit", 0), ("sample", 0), ("val_digits", -1)]
+)
 def test_arguments_out_of_range(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"{name}={value} must be at least"):
         generate(tmp_path, **{name: value})

@@ -77,6 +77,7 @@ def cc12m(tmp_path):
             "test_shards": None,
             "caption_key": "txt",
             "caption_field": None,
+            "caption_part": "full",
             "shuffle_buffer": 8,
             "limit": None,
             "train_eval_limit": 10,

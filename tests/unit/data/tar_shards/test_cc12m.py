@@ -284,6 +284,7 @@ def test_evaluation_never_runs_a_command_or_opens_a_url(cc12m, tmp_path):
         ({"batch_size": 1}, "data.batch_size=1: a contrastive batch needs at least 2 pairs"),
         ({"limit": 0}, "data.limit=0 must be at least 1"),
         ({"shuffle_buffer": 0}, "data.shuffle_buffer=0 must be at least 1"),
+        ({"caption_part": "third"}, "data.caption_part='third' does not exist; choose one of full, half, quarter"),
         ({"caption_key": "json"}, "a json member, and no other, needs the field"),
         ({"caption_field": "caption"}, "a json member, and no other, needs the field"),
     ],

@@ -1,0 +1,63 @@
+"""Root keys of a training run: the temperature may stay, validation may come first, finished jobs are not run again."""
+
+import json
+
+import pytest
+import torch
+
+from i0t import engine, runs
+from i0t.config import ConfigError, compose
+
+TINY = ("debug=tiny", "logger=[csv]", "report=false", "compare=baseline", "evaluation=[gap]")
+
+
+def train_in(folder, *overrides):
+    engine.train(compose("train", [*TINY, f"paths.output_dir={folder}", *overrides]))
+    return json.loads((folder / runs.HISTORY_FILE).read_text())
+
+
+def test_a_frozen_temperature_stays_and_a_free_one_moves(tmp_path):
+    frozen = train_in(tmp_path / "frozen", "freeze_temperature=true", "validate_first=true")
+    free = train_in(tmp_path / "free", "validate_first=true")
+    start = dict(free["val/temperature"])[0]
+    assert {value for _, value in frozen["val/temperature"]} == {start}
+    assert free["val/temperature"][-1][1] != start
+    weights = torch.load(tmp_path / "frozen" / runs.CHECKPOINT, weights_only=True)["state_dict"]
+    assert 1 / weights["model.clip.logit_scale"].exp() == pytest.approx(start)
+
+
+def test_a_frozen_temperature_is_refused_where_the_loss_does_not_learn_one(tmp_path):
+    with pytest.raises(ConfigError, match="CloobLoss has a fixed temperature of its own"):
+        train_in(tmp_path, "freeze_temperature=true", "loss=cloob")
+
+
+def test_an_experiment_that_goes_on_from_a_checkpoint_asks_for_one():
+    for experiment in ("mad_entropy", "mad_large_initial_gap"):
+        with pytest.raises(ConfigError, match=r"ckpt_path must be given: ckpt_path=…"):
+            compose("train", [f"experiment={experiment}"])
+
+
+def test_history_begins_where_validation_does(tmp_path):
+    first = train_in(tmp_path / "first", "validate_first=true")
+    later = train_in(tmp_path / "later")
+    for name in ("val/centroid_distance", "val/rmg", "val/logit_entropy", "val/temperature"):
+        assert [step for step, _ in first[name]] == [0, 3, 6]
+        assert first[name][1:] == later[name], "looking first changes nothing"
+
+
+def test_a_multirun_runs_again_only_what_is_missing_or_of_another_config(run_script, tmp_path):
+    sweep = ("-m", *TINY, "skip_finished=true", f"hydra.sweep.dir={tmp_path}/sweep", "seed=0,1")
+
+    def finished(done):
+        assert done.returncode == 0, done.stderr
+        return [line.rpartition("/")[2] for line in done.stdout.splitlines() if line.startswith("finished before")]
+
+    assert finished(run_script("train.py", *sweep)) == []
+    times = {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "sweep").glob("*/metrics.json")}
+    (tmp_path / "sweep" / "1" / "metrics.json").unlink()
+    assert finished(run_script("train.py", *sweep)) == ["0"]
+    assert (tmp_path / "sweep" / "0" / "metrics.json").stat().st_mtime_ns == times["0"]
+    again = run_script("train.py", *sweep, "data.batch_size=32")
+    assert finished(again) == [], "numbers of another config are not these"
+    summary = (tmp_path / "sweep" / "summary.csv").read_text().splitlines()
+    assert len(summary) == 3

@@ -1,0 +1,43 @@
+"""Which run folders count as finished, and of which config."""
+
+import json
+
+import pytest
+import yaml
+
+from i0t.runs import CONFIG_FILE, METRICS_FILE, finished_numbers, forget_numbers
+
+CONFIG = {"name": "x", "seed": 1, "data": {"rate": 1e-3, "splits": ["a", "b"]}, "skip_finished": True}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / CONFIG_FILE).write_text(yaml.safe_dump({**CONFIG, "row": "none", "skip_finished": False}))
+    (tmp_path / METRICS_FILE).write_text(json.dumps({"test/none/gap/rmg": 0.5}))
+    return tmp_path
+
+
+def test_a_finished_run_of_the_same_config_is_known_again(folder):
+    assert finished_numbers(folder, yaml.safe_dump(CONFIG)) == {"test/none/gap/rmg": 0.5}
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"data": {"rate": 1e-3, "splits": ["b", "a"]}}, {"more": None}])
+def test_numbers_of_another_config_do_not_count(folder, change):
+    assert finished_numbers(folder, yaml.safe_dump({**CONFIG, **change})) is None
+
+
+@pytest.mark.parametrize("file", [CONFIG_FILE, METRICS_FILE])
+@pytest.mark.parametrize("content", [None, "", '{"torn": '])
+def test_a_torn_or_unfinished_run_does_not_count(folder, file, content):
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_text(content)
+    assert finished_numbers(folder, yaml.safe_dump(CONFIG)) is None
+
+
+def test_what_is_forgotten_is_unfinished_and_nothing_else_is_lost(folder):
+    (folder / "checkpoint").touch()
+    forget_numbers(folder)
+    forget_numbers(folder)
+    assert [path.name for path in folder.iterdir()] == ["checkpoint"]
