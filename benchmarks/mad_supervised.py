@@ -55,7 +55,7 @@ def train(cfg: DictConfig, data: MadDataModule, tower: nn.Module, heads: nn.Modu
     for _ in track(range(cfg.trainer.max_steps), "training on labels"):
         batch = next(batches)
         features = tower(batch.images)
-        labels = torch.from_numpy(loader.dataset.split.codes)[batch.sample_id]
+        labels = torch.stack(list(batch.labels.values()), dim=1)
         loss = sum(F.cross_entropy(head(features), labels[:, i]) for i, head in enumerate(heads.values()))
         optimizer.zero_grad()
         loss.backward()

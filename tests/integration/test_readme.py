@@ -55,6 +55,8 @@ def small(command):
         words += SMALL if not any(w.startswith("resume=") for w in words) else []
         if "-m" in words:
             words += ["data.captions=object_attribute_1", "seed=0"]
+        if "experiment=mad_entropy" in command:
+            words += ["trainer.max_steps=6", "trainer.val_check_interval=3"]
     if words[1].endswith("eval.py"):
         words += ["report=false"]
     if "evaluation=caption_score" in command:
