@@ -61,3 +61,39 @@ def test_a_multirun_runs_again_only_what_is_missing_or_of_another_config(run_scr
     assert finished(again) == [], "numbers of another config are not these"
     summary = (tmp_path / "sweep" / "summary.csv").read_text().splitlines()
     assert len(summary) == 3
+
+
+BROKEN_LOSS = """
+import torch
+
+
+class Broken(torch.nn.Module):
+    def __init__(self, fails):
+        super().__init__()
+        self.fails = fails
+
+    def forward(self, image_features, text_features, logit_scale, logit_bias=None):
+        if self.fails:
+            raise RuntimeError("out of\\nmemory")
+        return {"loss": -(image_features * text_features).sum(1).mean() * logit_scale}
+"""
+
+
+def test_a_job_that_crashes_leaves_its_reason_and_the_other_jobs(run_script, tmp_path):
+    (tmp_path / "mine.py").write_text(BROKEN_LOSS)
+    (tmp_path / "conf" / "loss").mkdir(parents=True)
+    (tmp_path / "conf" / "loss" / "broken.yaml").write_text("_target_: mine.Broken\nfails: false\n")
+    sweep = ("-m", "--config-dir", str(tmp_path / "conf"), *TINY, "loss=broken", f"hydra.sweep.dir={tmp_path}/sweep")
+    environment = {"PYTHONPATH": str(tmp_path)}
+    done = run_script("train.py", *sweep, "loss.fails=true,false", env=environment)
+    assert done.returncode == 2
+    assert "error: 1 job(s) failed" in done.stderr
+    assert "Traceback" in done.stderr, "a bug is shown as one"
+    failed, finished = tmp_path / "sweep" / "0", tmp_path / "sweep" / "1"
+    assert (failed / runs.ERROR_FILE).read_text() == "RuntimeError: out of memory\n"
+    assert not (failed / runs.METRICS_FILE).exists()
+    assert (finished / runs.METRICS_FILE).exists()
+    assert len((tmp_path / "sweep" / "summary.csv").read_text().splitlines()) == 3
+    again = run_script("train.py", *sweep, "loss.fails=false", env=environment)
+    assert again.returncode == 0, again.stderr
+    assert not (failed / runs.ERROR_FILE).exists(), "the note of the earlier attempt is gone"
