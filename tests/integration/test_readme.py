@@ -61,8 +61,6 @@ def small(command):
         words += ["report=false"]
     if "evaluation=caption_score" in command:
         words += ["model.pretrained=null"]  # weights of the same size without a download
-    if words[1].endswith("mad_generation.py"):
-        words += ["--digits", "4", "--reference-digits", "1", "--rounds", "1", "--workers", "0"]
     if words[1].endswith("mad_supervised.py"):
         words += ["debug=tiny"]
     return [sys.executable, *words[1:]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from i0t.report.imbalance_statistics import Interval, OneSided, holm
+from i0t.report.holm import holm
+from i0t.report.imbalance_statistics import Interval, OneSided
 
 HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not tested"
 LEVEL = 0.05

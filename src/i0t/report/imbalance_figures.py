@@ -29,6 +29,7 @@ from i0t.report.style import INK, SERIES_COLORS, axes_grid, png_bytes
 _OUTSIDE = "#F0F1F3"
 _WIDTHS = {1: 4.8, 2: 4.8, 3: 4.0}  # inches of an axes, by how many stand side by side
 _HEIGHT = 3.2
+_ACCURACY_LABEL = "zero-shot accuracy"
 _K_LABEL = "captioned attributes beside the main object, k"
 
 
@@ -84,7 +85,7 @@ def _groups(labels: Sequence[str]) -> dict[str, list[Picture]]:
         "object_bias": [
             Picture(f"MOAD of {modality}s", "object bias", [(name, "-")]) for modality, name in BIAS.items()
         ],
-        "accuracy": [Picture(title, "zero-shot accuracy", [(name, "-")]) for name, title in accuracies.items()],
+        "accuracy": [Picture(title, _ACCURACY_LABEL, [(name, "-")]) for name, title in accuracies.items()],
         "contrast": [
             Picture(label, "contrast (cosine)", [(contrast("image", label), "-"), (contrast("text", label), "--")])
             for label in labels
@@ -152,6 +153,9 @@ def _draw_series(axes: Axes, series: Series, color: str, style: str, label: str)
 def _finish_axes(axes: Axes, picture: Picture, points: Sequence[ImbalancePoint], *, by_bits: bool) -> None:
     axes.set_title(picture.title, fontsize=9.5, fontweight="bold", color=INK, loc="left", parse_math=False)
     axes.set_ylabel(picture.label, fontsize=8.5, color=INK)
+    if picture.label == _ACCURACY_LABEL:  # a band of the t distribution knows no bounds, an accuracy does
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -0.02), min(high, 1.02))
     if by_bits:
         whole = next((point.image_bits for point in points if point.image_bits is not None), None)
         axes.set_xlabel("bits that a caption carries of the image", fontsize=8.5, color=INK)

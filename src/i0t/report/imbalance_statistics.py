@@ -130,17 +130,3 @@ def trend_test(blocks: Sequence[Sequence[float]]) -> OneSided:
 
 def _page_l(ranks: Sequence[int]) -> int:
     return sum(position * rank for position, rank in enumerate(ranks, start=1))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number by Holm's step-down procedure (Scandinavian Journal of Statistics 6, 1979).
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
-    """
-    adjusted, least = [0.0] * len(p_values), 0.0
-    for step, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
-        least = max(least, min(1.0, (len(p_values) - step) * p_values[index]))
-        adjusted[index] = least
-    return adjusted

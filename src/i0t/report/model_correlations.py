@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from i0t.report.holm import holm
 from i0t.report.model_points import StudiedModel, data_sets
-from i0t.report.model_statistics import Tau, holm, partial_tau_of, tau_of
+from i0t.report.model_statistics import Tau, partial_tau_of, tau_of
 
 GAP, BIAS, OBJECT, SCALE, DIMENSIONS = "gap", "object bias", "object and attribute", "scale", "dimensions"
 ALL, BY_SCALE, BY_DATA = "all models", "by number of pairs", "by training data"

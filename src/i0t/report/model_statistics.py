@@ -117,22 +117,6 @@ def partial_tau_of(
     return Tau(num, value, p_value)
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjusted p-values that keep the family-wise error rate (Holm 1979); ``None`` is no test and stays.
-
-    Example:
-        >>> holm([0.01, None, 0.04, 0.03])
-        [0.03, None, 0.06, 0.06]
-    """
-    order = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, at) in enumerate(order):
-        largest = max(largest, min(1.0, p * (len(order) - rank)))
-        adjusted[at] = largest
-    return adjusted
-
-
 def _is_constant(values: np.ndarray) -> bool:
     return bool((values == values[0]).all())
 

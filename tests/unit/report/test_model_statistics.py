@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from i0t.report.model_statistics import holm, kendall_tau_b, partial_tau_of, tau_of
+from i0t.report.holm import holm
+from i0t.report.model_statistics import kendall_tau_b, partial_tau_of, tau_of
 
 
 def naive_tau(x, y):

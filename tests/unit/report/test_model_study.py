@@ -12,11 +12,11 @@ from PIL import Image
 from scipy.stats import kendalltau
 
 from i0t.report import model_study
+from i0t.report.holm import holm
 from i0t.report.jobs import read_jobs
 from i0t.report.model_correlations import ALL, BY_DATA, GAP, correlations, sign_shares
 from i0t.report.model_facts import ModelShape, shape_of, training_data_of
 from i0t.report.model_points import studied_models
-from i0t.report.model_statistics import holm
 
 L2M, RECALL = "gap/centroid_distance", "retrieval/i2t_r1"
 # LAION-2B: performance falls with the gap; OpenAI: it rises; over all: neither.

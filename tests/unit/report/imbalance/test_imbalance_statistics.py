@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from i0t.report.holm import holm
 from i0t.report.imbalance_statistics import (
     NO_INTERVAL,
     OVER_IMAGES,
     OVER_SEEDS,
-    holm,
     t_interval,
     t_test_above,
     trend_test,
