@@ -81,12 +81,14 @@ def _run_hydra(command: Command, task: str, arguments: argparse.Namespace) -> No
         folder = Path(config.paths.output_dir)
         runs.forget_error(folder)
         try:
-            return _run_unless_finished(task, config) if config.skip_finished else _run_task(task, config)
+            return _run_job(task, config)
         except SystemExit as left:
             if left.code != EXIT_USER_ERROR:
                 raise  # stopped by a signal: the whole multirun is
             reason = str(left.__context__)
         except Exception as error:  # a bug, or memory that ran out: the other jobs go on all the same
+            if getattr(error, "signal_number", None) is not None:
+                raise
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"
         runs.write_error(folder, reason)
@@ -100,10 +102,13 @@ def _run_hydra(command: Command, task: str, arguments: argparse.Namespace) -> No
         _leave(f"error: {len(failures)} job(s) failed: {', '.join(failures)}", EXIT_USER_ERROR)
 
 
-def _run_unless_finished(task: str, config: DictConfig) -> Any:
-    """Runs a job, unless its folder holds the numbers of this very config; those of another are dropped first."""
+def _run_job(task: str, config: DictConfig) -> Any:
+    """Runs a job of a multirun, in whose folder an earlier one may have left numbers.
+
+    With ``skip_finished``, those of this very config stand; all others are dropped before it runs.
+    """
     folder = Path(config.paths.output_dir)
-    found = runs.finished_numbers(folder, to_yaml(config))
+    found = runs.finished_numbers(folder, to_yaml(config)) if config.skip_finished else None
     if found is None:
         runs.forget_numbers(folder)
         return _run_task(task, config)

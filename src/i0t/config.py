@@ -154,7 +154,26 @@ def _check_jobs(command: Command, loader: ConfigLoaderImpl) -> list[DictConfig]:
         parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *command.overrides])
         jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
     shared = _Shared()
-    return [_check_job(loader, command.config_name, job, RunMode.MULTIRUN, shared) for job in jobs]
+    found = [_check_job(loader, command.config_name, job, RunMode.MULTIRUN, shared) for job in jobs]
+    _check_folders(found, jobs)
+    return found
+
+
+def _check_folders(configs: Sequence[DictConfig], jobs: Sequence[Sequence[str]]) -> None:
+    """Refuses a multirun of which one job would write over another."""
+    owners: dict[str, str] = {}
+    for config, job in zip(configs, jobs, strict=True):
+        plain = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+        assert isinstance(plain, dict)
+        if "hydra.job." in str(plain["subdir"]):  # known when it runs only: its number
+            continue
+        folder, words = str(config.hydra.sweep.subdir), " ".join(job)
+        if folder in owners:
+            raise ConfigError(
+                f"two jobs would share the folder {folder} and lose one's numbers: '{owners[folder]}' and '{words}'; "
+                "give each a sweep of its own with name=…, or another hydra.sweep.subdir"
+            )
+        owners[folder] = words
 
 
 def compose(config_name: str, overrides: Sequence[str] = (), *, config_dir: str | None = None) -> DictConfig:

@@ -60,7 +60,7 @@ class EmbeddingSet:
         provenance: Where this came from (model, data set, split, library version); plain containers.
 
     Raises:
-        ValueError: If widths or lengths disagree, a feature is not finite or zero, or a pair points outside.
+        ValueError: If widths or lengths disagree, a feature is not finite or zero, or a pair or a label points outside.
     """
 
     image_features: Tensor
@@ -93,10 +93,21 @@ class EmbeddingSet:
         for name, values in {**per_image, "image_ids": self.image_ids}.items():
             if values is not None and len(values) != self.num_images:
                 raise ValueError(f"{name} has {len(values)} entries for {self.num_images} images")
+        for name, label in self.labels.items():
+            self._check_label(name, label)
         if self.captions is not None and len(self.captions) != self.num_texts:
             raise ValueError(f"captions has {len(self.captions)} entries for {self.num_texts} texts")
         if self.judgements is not None:
             self._check_judgements(self.judgements)
+
+    def _check_label(self, name: str, label: Tensor) -> None:
+        known = [len(self.class_names[name])] if name in self.class_names else []
+        known += [len(self.prompts[name].features)] if name in self.prompts else []
+        if int(label.min()) < 0 or (known and int(label.max()) >= min(known)):
+            raise ValueError(
+                f"labels[{name}] holds classes {int(label.min())} to {int(label.max())}, "
+                f"but {min(known) if known else 'no'} classes have names or prompts; they count from 0"
+            )
 
     def _check_judgements(self, judgements: Judgements) -> None:
         self._check_pairs("judgements.candidates", judgements.candidates)

@@ -79,7 +79,7 @@ def _from_stage_one(command: Command, given: Mapping[str, str]) -> Command:
 
 
 def _is_of_model(override: str) -> bool:
-    return override.lstrip("+~").startswith(("model=", "model."))
+    return override.lstrip("+~").startswith(("model=", "model.", "model_tag="))
 
 
 def _checkpoint_config(command: Command, path: str) -> dict[str, Any]:

@@ -25,8 +25,8 @@ HISTORY_FILE = "history.json"
 ERROR_FILE = "error.txt"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 CHECKPOINT_KEY = "i0t"
-# `row` is added when a run is written; the other says what to do with a run that is there already.
-_NOT_OF_THE_RESULT = ("row", "skip_finished")
+# `row` is added when a run is written; the others say what to do with a run that is there already, and where.
+_NOT_OF_THE_RESULT = ("row", "skip_finished", "paths")
 _LIBRARIES = ("torch", "pytorch-lightning", "open_clip_torch", "torchmetrics", "hydra-core", "numpy", "scikit-learn")
 # What Hydra puts into a run folder before the run starts.
 _FIRST_FILES = {".hydra", "i0t.log"}

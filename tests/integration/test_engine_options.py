@@ -37,6 +37,16 @@ def test_an_experiment_that_goes_on_from_a_checkpoint_asks_for_one():
             compose("train", [f"experiment={experiment}"])
 
 
+def test_recall_counts_every_true_caption_whether_there_is_a_report_or_not(tmp_path):
+    few = ("evaluation=[dimensions]", "evaluation.dimensions.max_dims=1", "evaluation.dimensions.num_coarse=0")
+    numbers = []
+    for report in ("true", "false"):
+        cfg = compose("train", [*TINY, *few, f"paths.output_dir={tmp_path / report}", f"report={report}"])
+        numbers.append(engine.train(cfg))
+    assert numbers[0]["test/none/dimensions/without_0/i2t_r1"] > 0
+    assert numbers[0] == pytest.approx(numbers[1])
+
+
 def test_history_begins_where_validation_does(tmp_path):
     first = train_in(tmp_path / "first", "validate_first=true")
     later = train_in(tmp_path / "later")
@@ -59,6 +69,9 @@ def test_a_multirun_runs_again_only_what_is_missing_or_of_another_config(run_scr
     assert (tmp_path / "sweep" / "0" / "metrics.json").stat().st_mtime_ns == times["0"]
     again = run_script("train.py", *sweep, "data.batch_size=32")
     assert finished(again) == [], "numbers of another config are not these"
+    anyway = run_script("train.py", *sweep, "data.batch_size=16", "skip_finished=false")
+    assert finished(anyway) == []
+    assert finished(run_script("train.py", *sweep, "data.batch_size=32")) == [], "the folders now hold other numbers"
     summary = (tmp_path / "sweep" / "summary.csv").read_text().splitlines()
     assert len(summary) == 3
 

@@ -341,3 +341,11 @@ def test_help_lists_groups_of_the_project_and_of_the_user(tmp_path):
     line = next(line for line in text.splitlines() if line.strip().startswith("gap_reducer "))
     assert {"async_bn", "none", "posthoc", "whiten"} <= set(re.findall(r"\w+", line))
     assert "resume: null" in text
+
+
+def test_jobs_that_would_share_a_folder_are_refused():
+    same = ["sweep=gap_vs_performance", "model_tag=RN50/null", "data=coco", "seed=0,1"]
+    with pytest.raises(ConfigError, match=r"two jobs would share the folder RN50_null_coco and lose .*seed=0.*seed=1"):
+        check_command(Command("eval", same, multirun=True))
+    apart = ["sweep=gap_vs_performance", "model_tag=RN50/null,ViT-B-32/null", "data=coco,imagenet"]
+    assert len(check_command(Command("eval", apart, multirun=True))) == 4

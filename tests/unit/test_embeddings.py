@@ -45,6 +45,11 @@ def test_there_is_no_index_when_a_text_has_several_images_or_none():
         ({"pairs": torch.tensor([0, 1])}, "must be .P, 2. int64"),
         ({"relevant_pairs": torch.tensor([[0, 9]])}, "relevant_pairs points at"),
         ({"labels": {"digit": torch.tensor([1])}}, r"labels\[digit\] has 1 entries for 4 images"),
+        ({"labels": {"digit": torch.tensor([0, 1, -1, 0])}}, r"labels\[digit\] holds classes -1 to 1, but .* from 0"),
+        (
+            {"labels": {"digit": torch.tensor([0, 1, 2, 0])}, "class_names": {"digit": ("a", "b")}},
+            r"labels\[digit\] holds classes 0 to 2, but 2 classes have names or prompts",
+        ),
         ({"groups": torch.tensor([1])}, "groups has 1"),
         ({"captions": ("a",)}, "captions has 1 entries for 6 texts"),
         ({"image_ids": ("a",)}, "image_ids has 1"),
@@ -71,7 +76,7 @@ def test_selected_images_keep_their_own_texts_and_numbers():
 def test_selected_images_lose_the_judgements_and_keep_the_prompts():
     judgements = Judgements.of(torch.tensor([[0, 0], [3, 5]]), ratings=torch.tensor([[1.0], [2.0]]))
     prompts = PromptTable(
-        features=torch.ones(2, 1, 3), mask=torch.ones(2, 1, dtype=torch.bool), class_names=("p", "q"),
+        features=torch.ones(5, 1, 3), mask=torch.ones(5, 1, dtype=torch.bool), class_names=tuple("pqrst"),
         aggregate="mean", description="none",
     )  # fmt: skip
     whole = small_set(judgements=judgements, prompts={"digit": prompts})

@@ -41,3 +41,8 @@ def test_what_is_forgotten_is_unfinished_and_nothing_else_is_lost(folder):
     forget_numbers(folder)
     forget_numbers(folder)
     assert [path.name for path in folder.iterdir()] == ["checkpoint"]
+
+
+def test_a_run_that_was_moved_is_known_again(folder):
+    moved = {**CONFIG, "paths": {"output_dir": "/elsewhere"}}
+    assert finished_numbers(folder, yaml.safe_dump(moved)) is not None

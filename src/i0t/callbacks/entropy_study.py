@@ -20,12 +20,12 @@ class EntropyStudy(Callback):
         from i0t.report.entropy_claims import entropy_claims  # SciPy and matplotlib, once the jobs are done
         from i0t.report.entropy_curves import entropy_curves
         from i0t.report.entropy_study import claims_text, write_entropy_study
-        from i0t.report.jobs import read_jobs
+        from i0t.report.jobs import read_jobs, unfinished_jobs
 
         folder = Path(config.hydra.sweep.dir)
         try:
             jobs = read_jobs(folder)
-            files = write_entropy_study(jobs, folder)
+            files = write_entropy_study(jobs, folder, unfinished=unfinished_jobs(folder))
         except ValueError as error:
             print(f"no entropy study over the jobs: {error}")  # noqa: T201
             return

@@ -130,13 +130,15 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> StoredEmbeddin
         raise ValueError(f"{path} has no array {sorted(missing)}; it has {sorted(arrays)}")
     if "pairs" in arrays and "text_image_index" in arrays:
         raise ValueError(f"{path} has both pairs and text_image_index; leave one out")
+    scale = _logit_scale(arrays)
     embeddings = EmbeddingSet(
         image_features=_features(arrays["image"], "image"),
         text_features=_features(arrays["text"], "text"),
         pairs=_pairs(arrays),
+        logit_scale=EmbeddingSet.logit_scale if scale is None else scale,
         image_ids=_strings(arrays, "image_id"),
         captions=_strings(arrays, "caption"),
-        provenance={"source": path.name},
+        provenance={"source": path.name, "logit_scale_known": scale is not None},
     )
     lengths = {"split": embeddings.num_images, "text_split": embeddings.num_texts}
     for name, length in lengths.items():
@@ -146,6 +148,18 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> StoredEmbeddin
         np.array(_strings(arrays, name), dtype=str) if name in arrays else None for name in ("split", "text_split")
     )
     return StoredEmbeddings(embeddings=embeddings, split=split, text_split=text_split)
+
+
+def _logit_scale(arrays: Mapping[str, np.ndarray]) -> float | None:
+    """The file's one logit scale, the factor itself; ``None`` where it has none."""
+    if "logit_scale" not in arrays:
+        return None
+    found = np.unique(arrays["logit_scale"])
+    if len(found) != 1 or found.dtype.kind not in "fiu" or not (np.isfinite(found[0]) and found[0] > 0):
+        raise ValueError(
+            f"logit_scale must be one positive number, the factor of the cosines and not its logarithm, got {found[:3]}"
+        )
+    return float(found[0])
 
 
 def _features(array: np.ndarray, name: str) -> Tensor:

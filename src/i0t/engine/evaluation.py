@@ -18,6 +18,7 @@ from i0t.embeddings import EmbeddingSet
 from i0t.engine.output import build_evaluations, load_references, measure, model_facts, write
 from i0t.engine.rows import Row, build_row, compared_rows, free_name
 from i0t.engine.sources import LazyEncoder, Source, open_cache, read_checkpoint
+from i0t.evaluation.results import use_relevant_pairs
 
 _REDUCER_PREFIX = "gap_reducer."
 
@@ -28,8 +29,9 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     checkpoint = read_checkpoint(cfg)
     lazy_encoder, cache = LazyEncoder(cfg, checkpoint), open_cache(cfg)
     source = Source(to_container(cfg.data), lazy_encoder, cache)
-    embeddings = source.load(cfg.split, with_relevant_pairs=bool(cfg.report or "retrieval" in cfg.evaluation))
     evaluations = build_evaluations(cfg)
+    wants_pairs = bool(cfg.report) or use_relevant_pairs(evaluations.values())
+    embeddings = source.load(cfg.split, with_relevant_pairs=wants_pairs)
     references = load_references(evaluations, source.load)
     rows = compared_rows(cfg, dim=embeddings.dim)
     if checkpoint is not None:

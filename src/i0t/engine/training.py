@@ -26,7 +26,7 @@ from i0t.engine.output import build_evaluations, load_references, measure, model
 from i0t.engine.rows import Row, build_row, compared_rows, free_name, row_name
 from i0t.engine.stage_two import CACHED, TRAINED, check_encoders, check_something_is_trained, prepare
 from i0t.engine.weights import build_model, check_encoder_weights
-from i0t.evaluation.results import Evaluation
+from i0t.evaluation.results import Evaluation, use_relevant_pairs
 from i0t.gap_reducers.base import GapReducer
 from i0t.module import ClipModule
 
@@ -46,7 +46,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     history = _find(callbacks := _callbacks(cfg), History)
     writer = ShardWriter()
     trainer = instantiate(cfg.trainer, callbacks=[*callbacks, writer], logger=list(_instantiate_all(cfg.logger)))
-    _check_measurable(cfg, trainer, datamodule)
+    _check_measurable(cfg, evaluations, trainer, datamodule)
     if trainer.is_global_zero and cfg.resume is None:
         runs.write_atomically(run_dir / runs.CONFIG_FILE, to_yaml({**plain, "row": row_name(cfg)}))
     _log_config(trainer, plain)
@@ -84,7 +84,7 @@ def _finish(
 ) -> dict[str, float]:
     """Fits and measures every row on the test split; rank 0 prints and writes."""
     trainer = encoder.trainer
-    embeddings = encoder.whole(datamodule, "test", with_relevant_pairs=_wants_pairs(cfg, trainer))
+    embeddings = encoder.whole(datamodule, "test", with_relevant_pairs=_wants_pairs(cfg, evaluations, trainer))
     references = load_references(evaluations, lambda split: encoder.whole(datamodule, split, with_relevant_pairs=False))
     fitted = {}
     for name, row in rows.items():
@@ -214,16 +214,18 @@ def _log_config(trainer: pl.Trainer, plain: Mapping[str, Any]) -> None:
         logger.log_hyperparams({key: plain[key] for key in (*_IN_CHECKPOINT, "optimizer", "scheduler", "trainer")})
 
 
-def _wants_pairs(cfg: DictConfig, trainer: pl.Trainer) -> bool:
+def _wants_pairs(cfg: DictConfig, evaluations: Mapping[str, Evaluation], trainer: pl.Trainer) -> bool:
     """Whether this rank needs the true pairs: the one that measures, if retrieval is measured or shown."""
-    return trainer.is_global_zero and bool(cfg.report or "retrieval" in cfg.evaluation)
+    return trainer.is_global_zero and (bool(cfg.report) or use_relevant_pairs(evaluations.values()))
 
 
-def _check_measurable(cfg: DictConfig, trainer: pl.Trainer, datamodule: ImageTextDataModule) -> None:
+def _check_measurable(
+    cfg: DictConfig, evaluations: Mapping[str, Evaluation], trainer: pl.Trainer, datamodule: ImageTextDataModule
+) -> None:
     """Fails before the training, not after it, where the test split cannot be measured as asked."""
     datamodule.prepare_data()
     relevant_pairs = datamodule.describe("test").relevant_pairs
-    if relevant_pairs is not None and _wants_pairs(cfg, trainer):
+    if relevant_pairs is not None and _wants_pairs(cfg, evaluations, trainer):
         relevant_pairs()
 
 

@@ -3,7 +3,7 @@
 # N images, M texts, D width, R resamples.
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -60,6 +60,8 @@ class Dimensions:
     Raises:
         ValueError: If a number is out of range.
     """
+
+    uses_relevant_pairs: ClassVar[bool] = True
 
     def __init__(
         self,

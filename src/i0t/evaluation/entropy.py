@@ -10,6 +10,11 @@ from i0t.evaluation.resampling import Numbers, describe_units, redraws_of
 from i0t.evaluation.results import Context, Scores
 from i0t.metrics import functional as metrics
 
+_ASSUMED = (
+    "entropy: these embeddings came without a logit scale, {scale:g} (CLIP's) is assumed: put an array logit_scale "
+    "into the file, or set evaluation.entropy.scale"
+)
+
 
 class Entropy:
     """Mean entropy of the matching distribution of every image over all texts, and of every text over all images.
@@ -45,9 +50,11 @@ class Entropy:
         ):
             numbers.add_mean(direction, metrics.logit_entropies(queries, items, scale), units, counts)
             numbers.add(f"{direction}_maximum", math.log(len(items)))
-        whose = "the set's own" if self.scale is None else "as given"
+        assumed = self.scale is None and not embeddings.provenance.get("logit_scale_known", True)
+        whose = "as given" if self.scale is not None else "assumed" if assumed else "the set's own"
+        notes = (_ASSUMED.format(scale=scale),) if assumed else ()
         protocol = (
             f"nats, logit scale {scale:.4g} ({whose}), {embeddings.num_images:,} images and {embeddings.num_texts:,} "
             f"texts; {describe_units(embeddings)}, what they choose from as it is"
         )
-        return Scores(values=numbers.values, replicates=numbers.replicates, protocol=protocol)
+        return Scores(values=numbers.values, replicates=numbers.replicates, protocol=protocol, notes=notes)

@@ -116,7 +116,7 @@ class IdealWordsStudy:
                 f"ideal words are means over the {share:.0%} of all compositions that have texts here; the published "
                 "study has texts of all (data.compositions=all)"
             )
-        if context.reference is None:
+        if context.reference is None and self.reference_split is not None:
             notes.append(
                 f"ideal words: these data have no split {self.reference_split!r} for ideal images, so that there is no "
                 "cosine with them and nothing is moved across the gap"
@@ -210,7 +210,7 @@ def _study(embeddings: EmbeddingSet, reference: EmbeddingSet | None, ideal: Idea
         return _Study(words, {})
     images = reference.image_features
     mean_image = images.double().mean(dim=0)
-    of = {name: reference.labels[name] for name in (labels.attribute, labels.object)}
+    of = _labels_of_reference(reference, labels)
     ideal_images = Words(
         class_means(images, of[labels.attribute], labels.num_attributes),
         class_means(images, of[labels.object], labels.num_objects),
@@ -225,6 +225,25 @@ def _study(embeddings: EmbeddingSet, reference: EmbeddingSet | None, ideal: Idea
     if len(prompts) == 0:
         del compared["real"]
     return _Study(words, compared)
+
+
+def _labels_of_reference(reference: EmbeddingSet, labels: _Labels) -> dict[str, Tensor]:
+    """Attribute and object of every image of the reference split.
+
+    Raises:
+        ValueError: If it lacks a label, or has values that the measured split does not know.
+    """
+    found = {}
+    for name, size in ((labels.attribute, labels.num_attributes), (labels.object, labels.num_objects)):
+        if name not in reference.labels:
+            raise ValueError(f"evaluation.ideal_words: the reference split has no label {name!r}")
+        if int(reference.labels[name].max()) >= size:
+            raise ValueError(
+                f"evaluation.ideal_words: {name!r} has {int(reference.labels[name].max()) + 1} values in the reference "
+                f"split and {size} in the measured one; name all of them in class_names"
+            )
+        found[name] = reference.labels[name]
+    return found
 
 
 def _prompt_words(embeddings: EmbeddingSet, label: str, size: int) -> Tensor:

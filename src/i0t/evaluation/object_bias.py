@@ -55,13 +55,13 @@ class ObjectBias:
         """Measures unit features; no number without an object and at least one other label."""
         name = self.object_label or embeddings.provenance.get("main_object")
         others = [key for key in embeddings.labels if key != name]
-        if name is None or not others:
-            return Scores()
-        if name not in embeddings.labels:
+        if self.object_label is not None and name not in embeddings.labels:
             raise ValueError(
                 f"evaluation.object_bias.object_label={name} is not a label of this set; "
-                f"it has {', '.join(embeddings.labels)}"
+                f"it has {', '.join(embeddings.labels) or 'none'}"
             )
+        if name is None or name not in embeddings.labels or not others:
+            return Scores()
         redraws = redraws_of(embeddings, self.num_resamples)
         image = _Side(
             "image", embeddings.image_features, embeddings.labels, {}, redraws.image_units, redraws.image_counts

@@ -119,12 +119,18 @@ class Evaluation(Protocol):
     """A measurement of a reduced EmbeddingSet, whose features and prompts are unit rows.
 
     What cannot be measured on the set (retrieval without pairs, zero-shot without prompts) gives no number. One that
-    looks at a further split names it in an attribute ``reference_split``.
+    looks at a further split names it in an attribute ``reference_split``; one that counts every true text of an image
+    as a hit (``EmbeddingSet.relevant_pairs``) says so in an attribute ``uses_relevant_pairs``.
     """
 
     def __call__(self, embeddings: EmbeddingSet, context: Context) -> Scores:
         """Measures the set."""
         ...
+
+
+def use_relevant_pairs(evaluations: Iterable[Evaluation]) -> bool:
+    """Whether any of them counts every true text of an image as a hit."""
+    return any(getattr(evaluation, "uses_relevant_pairs", False) for evaluation in evaluations)
 
 
 def reference_splits(evaluations: Iterable[Evaluation]) -> list[str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class Retrieval:
         num_within_queries: Rows of a modality, drawn at random, whose neighbours inside it are looked at.
         num_resamples: Of the bootstrap over images (or over groups of images, where the set names them).
     """
+
+    uses_relevant_pairs: ClassVar[bool] = True
 
     def __init__(self, *, k: Sequence[int], num_neighbors: int, num_within_queries: int, num_resamples: int) -> None:
         self.k = tuple(k)

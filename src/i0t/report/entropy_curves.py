@@ -63,17 +63,19 @@ def estimate(values: np.ndarray) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-def entropy_curves(jobs: Sequence[Mapping[str, Any]]) -> EntropyCurves:
+def entropy_curves(jobs: Sequence[Mapping[str, Any]], *, unfinished: Sequence[str] = ()) -> EntropyCurves:
     """Pairs the jobs of a multirun that differ in ``freeze_temperature`` alone.
 
     Args:
         jobs: As :func:`i0t.report.jobs.read_jobs` reads them.
+        unfinished: A sentence on every job that left no numbers.
 
     Raises:
         ValueError: If there is no pair, jobs differ in more than the temperature, seed and checkpoint, two jobs are the
             same, or the runs were not validated at two common steps.
     """
-    found, left_out = _by_repeat(jobs)
+    found, unusable = _by_repeat(jobs)
+    left_out = [*unfinished, *unusable]
     whole = {repeat: arms for repeat, arms in found.items() if len(arms) == 2}
     for repeat, arms in found.items():
         if repeat not in whole:

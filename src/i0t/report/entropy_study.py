@@ -19,7 +19,7 @@ from i0t.report.detail_table import format_cell
 from i0t.report.entropy_claims import Claim, entropy_claims
 from i0t.report.entropy_curves import QUANTITIES, EntropyCurves, Estimate, entropy_curves, estimate
 from i0t.report.entropy_figure import draw_entropy_study
-from i0t.report.jobs import read_jobs
+from i0t.report.jobs import read_jobs, unfinished_jobs
 from i0t.report.style import png_bytes
 from i0t.report.table_formats import markdown_table
 from i0t.report.whole_files import write_whole
@@ -29,13 +29,16 @@ _COLUMNS = ("start", "end", "change")
 _DIFFERENCE = "frozen - learnt"
 
 
-def write_entropy_study(jobs: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+def write_entropy_study(
+    jobs: Sequence[Mapping[str, Any]], folder: Path, *, unfinished: Sequence[str] = ()
+) -> list[Path]:
     """Writes ``entropy_study.json``, ``.csv``, ``.md`` and ``.png``, each whole or not at all.
 
     Args:
         jobs: As :func:`i0t.report.jobs.read_jobs` reads them: runs from one checkpoint, with ``freeze_temperature``
             ``false`` and ``true``, repeated over seeds or not.
         folder: Where to.
+        unfinished: A sentence on every job that left no numbers.
 
     Returns:
         The files.
@@ -43,7 +46,7 @@ def write_entropy_study(jobs: Sequence[Mapping[str, Any]], folder: Path) -> list
     Raises:
         ValueError: If no two jobs make a pair, or they have no curves.
     """
-    curves = entropy_curves(jobs)
+    curves = entropy_curves(jobs, unfinished=unfinished)
     claims = entropy_claims(curves)
     lines = table_lines(curves)
     contents: dict[str, str | bytes] = {
@@ -144,7 +147,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments == ["--help"] else 2
     folder = Path(arguments[0])
     try:
-        files = write_entropy_study(read_jobs(folder), folder)
+        files = write_entropy_study(read_jobs(folder), folder, unfinished=unfinished_jobs(folder))
     except ValueError as error:
         print(f"error: {folder}: {error}", file=sys.stderr)  # noqa: T201
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -37,12 +38,15 @@ def closing_claim(jobs: Sequence[ImbalanceJob]) -> Claim:
 
 
 def _ends(job: ImbalanceJob, name: str) -> tuple[float | None, float | None]:
-    """The logged value before the first step, and that at the end."""
-    points = [(step, value) for step, value in job.history.get(name, ()) if value == value]
+    """The logged value before the first step, and that at the end; ``None`` where it is missing or not finite."""
+    points = job.history.get(name, ())
     if not points:
         return None, None
-    start = points[0][1] if points[0][0] == 0 else None
-    return start, points[-1][1] if points[-1][0] > 0 else None
+    (first, start), (last, end) = points[0], points[-1]
+    return (
+        start if first == 0 and math.isfinite(start) else None,
+        end if last > 0 and math.isfinite(end) else None,
+    )
 
 
 def _shares(jobs: Sequence[ImbalanceJob], name: str) -> Mapping[str, float]:

@@ -8,6 +8,7 @@ was logged while it trained: name to a list of ``[step, value]``; empty where no
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -122,7 +123,8 @@ def rows_of(jobs: Iterable[Mapping[str, Any]]) -> list[JobRow]:
         metrics = job["metrics"]
         numbers: dict[str, dict[str, float]] = {}
         for key, value in metrics.items():
-            if key.count("/") >= 2 and isinstance(value, (int, float)):
+            # One job's NaN is that job's: it must not undo the tables over all of them.
+            if key.count("/") >= 2 and isinstance(value, (int, float)) and math.isfinite(value):
                 _, row, name = key.split("/", 2)
                 numbers.setdefault(row, {})[name] = float(value)
         intervals: dict[str, dict[str, tuple[float, float]]] = {}

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 UNKNOWN = "unknown"
+_FILE_ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".npz", ".safetensors")
 # By how the name of timm's image tower begins; without timm, a list of layers is a ResNet and all else a ViT.
 _TIMM_FAMILIES = (
     ("convnext", "ConvNeXt"),
@@ -66,7 +67,7 @@ def training_data_of(architecture: str, tag: str | None) -> TrainingData:
 
     Args:
         architecture: Of open_clip.
-        tag: One of its tags; a file's name or ``None`` is unknown.
+        tag: One of its tags; a file or ``None`` is unknown.
 
     Example:
         >>> training_data_of("ViT-B-32", "laion400m_e32").name
@@ -74,8 +75,9 @@ def training_data_of(architecture: str, tag: str | None) -> TrainingData:
         >>> training_data_of("ViT-B-32", "mine.pt").num_pairs is None
         True
     """
+    is_file = tag is not None and ("/" in tag or Path(tag).suffix.lower() in _FILE_ENDINGS)
     for pattern, data in _table():
-        if tag is not None and fnmatchcase(f"{architecture}/{tag}", pattern):
+        if tag is not None and not is_file and fnmatchcase(f"{architecture}/{tag}", pattern):
             return data
     return TrainingData(UNKNOWN, UNKNOWN, None, "", None)
 

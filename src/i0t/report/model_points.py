@@ -47,8 +47,8 @@ def studied_models(jobs: Sequence[Mapping[str, Any]], *, min_recall: float = MIN
 
     Args:
         jobs: As :func:`i0t.report.jobs.read_jobs` reads them.
-        min_recall: A model whose image-to-text R@1 is lower on any data set does not count in correlations, as in
-            the Two Effects paper's code (.05); 0: all count.
+        min_recall: A model whose image-to-text R@1 is lower on a data set of captions does not count in correlations,
+            as in the Two Effects paper's code (COCO, .05); 0: all count.
 
     Raises:
         ValueError: If no job measured a model of open_clip.
@@ -82,7 +82,9 @@ def _model(
     bare = Path(architecture).stem if architecture.endswith(".json") else architecture
     weights = None if tag is None else Path(tag).name
     training = training_data_of(bare, tag)
-    recalls = [values[_RECALL] for values in numbers.values() if _RECALL in values]
+    # Where images have classes, R@1 is that of a class text, and small for many classes.
+    of_captions = (values for values in numbers.values() if not any(key.startswith("zeroshot/") for key in values))
+    recalls = [values[_RECALL] for values in of_captions if _RECALL in values]
     left_out = training.left_out
     if left_out is None and any(recall < min_recall for recall in recalls):
         left_out = f"image-to-text R@1 below {min_recall:g}"

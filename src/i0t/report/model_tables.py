@@ -23,7 +23,7 @@ from i0t.report.model_correlations import (
 )
 from i0t.report.model_figures import format_p
 from i0t.report.model_points import StudiedModel, data_sets
-from i0t.report.model_statistics import FEWEST, FEWEST_FOR_INTERVAL, NUM_PERMUTATIONS
+from i0t.report.model_statistics import FEWEST, FEWEST_FOR_INTERVAL, NUM_PERMUTATIONS, Tau
 
 TOO_FEW = "too few models"
 METHOD = (
@@ -135,10 +135,10 @@ def _overall(found: Sequence[Correlation]) -> tuple[tuple[str, ...], tuple[tuple
     for one in (one for one in found if one.kind == ALL):
         tau, partial = one.tau, one.partial
         interval = "" if tau.low is None or tau.high is None else f"[{tau.low:.2f}, {tau.high:.2f}]"
-        cells = [one.x, one.y, str(tau.num_models), _value(tau.value), interval, format_p(tau.p_value)]
+        cells = [one.x, one.y, str(tau.num_models), _value(tau), interval, format_p(tau.p_value)]
         cells.append(format_p(one.adjusted))
         if partial is not None:
-            cells += [str(partial.num_models), _value(partial.value), format_p(partial.p_value)]
+            cells += [str(partial.num_models), _partial_value(partial), format_p(partial.p_value)]
             cells.append(format_p(one.adjusted_partial))
         lines.append(tuple(cells))
     width = max((len(line) for line in lines), default=0)
@@ -147,7 +147,7 @@ def _overall(found: Sequence[Correlation]) -> tuple[tuple[str, ...], tuple[tuple
 
 def _by_scale(found: Sequence[Correlation]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     lines = tuple(
-        (one.group, one.x, one.y, str(one.tau.num_models), _value(one.tau.value), format_p(one.tau.p_value),
+        (one.group, one.x, one.y, str(one.tau.num_models), _value(one.tau), format_p(one.tau.p_value),
          format_p(one.adjusted))
         for one in found
         if one.kind == BY_SCALE and one.tau.num_models > 0
@@ -159,7 +159,7 @@ def _by_data(found: Sequence[Correlation]) -> tuple[tuple[str, ...], tuple[tuple
     """A line per group and question; groups of fewer than four models are named in one last line."""
     by_data = [one for one in found if one.kind == BY_DATA]
     lines = [
-        (one.group, one.x, one.y, str(one.tau.num_models), _value(one.tau.value), format_p(one.tau.p_value),
+        (one.group, one.x, one.y, str(one.tau.num_models), _value(one.tau), format_p(one.tau.p_value),
          format_p(one.adjusted))
         for one in by_data
         if one.tau.num_models >= FEWEST
@@ -175,7 +175,9 @@ def _sign_sentences(found: Sequence[Correlation]) -> list[str]:
     sentences = []
     for share in sign_shares(found):
         if share.num_groups == 0:
-            sentences.append(f"{share.x} against {share.y}: no group of equal training data has {FEWEST} models.")
+            sentences.append(
+                f"{share.x} against {share.y}: no group of equal training data has {FEWEST} models that differ."
+            )
             continue
         percent = 100 * share.num_negative / share.num_groups
         sentences.append(
@@ -208,8 +210,14 @@ def _dimension_table(models: Sequence[StudiedModel]) -> tuple[tuple[str, ...], t
     return header, tuple(lines)
 
 
-def _value(tau: float | None) -> str:
-    return TOO_FEW if tau is None else f"{tau:.3f}"
+def _value(tau: Tau) -> str:
+    if tau.value is None:
+        return TOO_FEW if tau.num_models < FEWEST else "constant"
+    return f"{tau.value:.3f}"
+
+
+def _partial_value(tau: Tau) -> str:
+    return "too few models, or nothing left" if tau.value is None else f"{tau.value:.3f}"
 
 
 def _count(number: float | None) -> str:

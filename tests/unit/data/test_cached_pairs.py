@@ -223,10 +223,10 @@ def test_training_images_without_a_caption_are_refused(encoded, pairs, bare):
 
 
 def test_a_split_smaller_than_a_batch_is_refused(encoded, monkeypatch):
-    with pytest.raises(ValueError, match=r"data.batch_size=12 on 1 device.* the training split has 11 images"):
+    with pytest.raises(ValueError, match=r"data.batch_size=12 on 1 device.* an epoch of training has 11 images"):
         len(CachedPairs(encoded, batch_size=12, train_seed=0).train_dataloader())
     monkeypatch.setattr("i0t.data.samplers._world", lambda: (1, 2))
-    with pytest.raises(ValueError, match=r"data.batch_size=6 on 2 device.* the training split has 11 images"):
+    with pytest.raises(ValueError, match=r"data.batch_size=6 on 2 device.* an epoch of training has 11 images"):
         list(CachedPairs(encoded, batch_size=6, train_seed=0).train_dataloader())
 
 

@@ -39,7 +39,7 @@ def test_npz_with_everything(tmp_path):
     assert embeddings.captions[8] == "caption 8"
     assert stored.split.tolist() == ["train", "test", "val", "train"]
     assert stored.text_split.tolist() == ["x"] * 9
-    assert embeddings.provenance == {"source": "a.npz"}
+    assert embeddings.provenance == {"source": "a.npz", "logit_scale_known": False}
 
 
 def test_npz_with_pairs_and_without(tmp_path):
@@ -250,3 +250,12 @@ def test_arrays_that_disagree(tmp_path, arrays, message):
     with pytest.raises(ValueError, match=message) as error:
         read_embeddings(save_npz(tmp_path / "a.npz", **arrays))
     assert "a.npz" in str(error.value)
+
+
+def test_a_logit_scale_beside_the_features(tmp_path):
+    embeddings = read_embeddings(save_npz(tmp_path / "a.npz", logit_scale=np.float32(14.5))).embeddings
+    assert embeddings.logit_scale == 14.5
+    assert embeddings.provenance["logit_scale_known"] is True
+    for wrong in (np.array([1.0, 2.0]), np.array(-3.0), np.array(np.nan), np.array("a")):
+        with pytest.raises(ValueError, match="logit_scale must be one positive number, the factor"):
+            read_embeddings(save_npz(tmp_path / "b.npz", logit_scale=wrong))

@@ -41,7 +41,7 @@ def test_a_file_without_splits_is_one_test_split_and_nothing_can_be_fitted_on_an
     source = EmbeddingsFile(path=write(tmp_path / "pairs.npz"))
     embeddings = source.load("test")
     assert embeddings.num_images == 20
-    assert embeddings.provenance == {"source": "pairs.npz", "split": "test"}
+    assert embeddings.provenance == {"source": "pairs.npz", "logit_scale_known": False, "split": "test"}
     assert not source.has_splits
     message = "nothing can be fitted on 'train'; fit_split=test gives the transductive numbers, data.holdout=.5 keeps"
     with pytest.raises(ValueError, match=message):

@@ -86,3 +86,14 @@ def test_a_larger_scale_decides_more_sharply():
 def test_a_scale_that_is_none_is_refused(scale):
     with pytest.raises(ValueError, match=r"evaluation\.entropy\.scale must be a positive finite factor, or null"):
         Entropy(scale=scale, num_resamples=5)
+
+
+def test_a_scale_that_is_only_assumed_is_said():
+    known = measured(draw(provenance={"logit_scale_known": True}))
+    assert known.notes == ()
+    assert "(the set's own)" in known.protocols["entropy"]
+    unknown = draw(provenance={"logit_scale_known": False})
+    (note,) = measured(unknown).notes
+    assert "came without a logit scale, 14 (CLIP's) is assumed" in note
+    assert "(assumed)" in measured(unknown).protocols["entropy"]
+    assert measured(unknown, 20.0).notes == ()

@@ -258,3 +258,17 @@ def test_a_set_without_labels_or_pairs_has_no_number():
     assert measured(dataclasses.replace(embeddings, labels={}, prompts={})).metrics == {}
     unpaired = dataclasses.replace(embeddings, pairs=torch.empty(0, 2, dtype=torch.int64))
     assert measured(unpaired).metrics == {}
+
+
+def test_a_reference_split_whose_labels_do_not_fit_is_refused_in_one_line():
+    embeddings, reference = draw(120, 1), draw(200, 2)
+    without = dataclasses.replace(reference, labels={"object": reference.labels["object"]})
+    with pytest.raises(ValueError, match="the reference split has no label 'attribute'"):
+        measured(embeddings, without)
+    more = {**reference.labels, "attribute": reference.labels["attribute"] + 1}
+    with pytest.raises(ValueError, match=f"'attribute' has {NA + 1} values in the reference split and {NA} in the"):
+        measured(embeddings, dataclasses.replace(reference, labels=more, class_names={}, prompts={}))
+
+
+def test_no_reference_split_asked_for_is_nothing_to_remark():
+    assert not [note for note in measured(draw(120, 1), reference_split=None).notes if "split" in note]

@@ -87,6 +87,13 @@ def test_texts_that_read_as_numbers_are_numbers(text: Any, value: Any) -> None:
     assert number_or_text(text) == value
 
 
+def test_numbers_that_are_none_are_left_out(tmp_path):
+    numbers = {**METRICS, "test/a/gap/rmg": float("nan"), "test/a/gap/alignment": float("inf")}
+    write_job(tmp_path / "0", numbers, overrides=[], config={})
+    (row,) = [row for row in rows_of(read_jobs(tmp_path)) if row.name == "a"]
+    assert dict(row.numbers) == {"zeroshot/balanced/digit": 1.0}
+
+
 def test_jobs_without_numbers_are_named_with_the_reason_they_left(tmp_path):
     assert unfinished_jobs(tmp_path / "not there") == []
     for name, overrides in (("10", "- seed=1\n"), ("9", "[]\n"), ("0", "- seed=0\n")):

@@ -172,3 +172,34 @@ def test_the_size_of_an_architecture_is_that_of_the_built_model(tmp_path):
     assert shape_of("RN50").num_parameters == pytest.approx(102e6, rel=0.01)
     assert shape_of(str(tmp_path / "gone.json")) == (None, None, "unknown")
     assert shape_of("no-such-architecture") == (None, None, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tag"),
+    [
+        ("ViT-B-32", "laion2b_mine.pt"),
+        ("ViT-B-32", "/home/me/laion2b_finetuned_on_flowers.pt"),
+        ("mine", "weights/openai"),
+        ("ViT-B-32", None),
+    ],
+)
+def test_files_are_of_unknown_training_data_whatever_they_are_called(architecture, tag):
+    assert training_data_of(architecture, tag).num_pairs is None
+    assert training_data_of("ViT-B-32", "laion2b_e16").num_pairs > 2e9
+
+
+def test_a_low_recall_counts_where_texts_are_captions_alone():
+    def job(data, **numbers):
+        return {
+            "name": data,
+            "config": {"data": {"_target_": f"i0t.data.{data}.X"}},
+            "metrics": {
+                "model": {"architecture": "RN50", "pretrained": "openai"},
+                "rows": {"none": {"protocol": "none"}},
+                **{f"test/none/{name.replace('__', '/')}": value for name, value in numbers.items()},
+            },
+        }
+
+    good, classes = job("coco", retrieval__i2t_r1=0.48), job("x", retrieval__i2t_r1=0.02, zeroshot__object=0.3)
+    assert studied_models([good, classes])[0].left_out is None
+    assert studied_models([job("coco", retrieval__i2t_r1=0.02), classes])[0].left_out is not None
