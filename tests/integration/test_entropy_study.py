@@ -46,7 +46,7 @@ def cc12m(tmp_path_factory):
     for number in range(2):
         write_shard(folder / f"train/{number}.tar", 100 * number, 16)
     write_shard(folder / "val/0.tar", 1000, 20)
-    (folder / "small.json").write_text(json.dumps(SMALL))
+    (folder / "small_rn50.json").write_text(json.dumps(SMALL))
     return [
         "trainer=cpu",
         f"data.root={folder}",
@@ -58,7 +58,7 @@ def cc12m(tmp_path_factory):
         "trainer.val_check_interval=2",
         "logger=[csv]",
         *FEW,
-    ], folder / "small.json"
+    ], folder / "small_rn50.json"
 
 
 def train(folder, *overrides):
