@@ -299,7 +299,7 @@ def test_a_multirun_leaves_a_summary_over_its_jobs(run_script, tmp_path):
 def test_a_failing_job_is_named_and_the_others_have_their_numbers(run_script, tmp_path):
     done = run_script("train.py", "-m", "debug=tiny", "report=false", "compare=baseline", "data.batch_size=9999,64")
     assert done.returncode == 2
-    assert "the training split has 720 images" in done.stderr
+    assert "an epoch of training has 720 images" in done.stderr
     assert "1 job(s) failed" in done.stderr
     (folder,) = (tmp_path / "outputs" / "mad").iterdir()
     with (folder / "summary.csv").open() as file:
@@ -410,7 +410,7 @@ def test_a_checkpoint_builds_nothing_that_i0t_does_not_ship(finished, tmp_path, 
     [
         ("train.py", ["data.batchsize=3"], "unknown key 'data.batchsize'; did you mean 'data.batch_size'?"),
         ("train.py", ["data.source=mnist", "data.root=absent"], "absent does not exist"),
-        ("train.py", ["debug=tiny", "data.batch_size=9999"], "the training split has 720 images"),
+        ("train.py", ["debug=tiny", "data.batch_size=9999"], "an epoch of training has 720 images"),
         ("train.py", ["debug=tiny", "data.batch_size=1", "gap_reducer=async_bn"], "batch"),
         ("train.py", ["resume=last"], "no unfinished run"),
         ("eval.py", ["data=embeddings", "data.path=absent.npz"], "absent.npz"),
