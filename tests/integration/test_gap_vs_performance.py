@@ -6,7 +6,9 @@ import json
 import open_clip
 import pytest
 import torch
+from scipy.stats import kendalltau
 
+from .compositions import LEATHERS, SHOES, STATES, THINGS, make_compositional
 from .conftest import SMALL
 
 pytestmark = pytest.mark.slow
@@ -29,10 +31,10 @@ def models(tmp_path_factory):
     return folder
 
 
-def arguments(models, names, *more):
+def arguments(models, names, *more, data="coco"):
     tags = ",".join(f"{models / name}.json/{weights}" for name, weights in names)
     resamples = [f"evaluation.{name}.num_resamples=10" for name in EVALUATIONS]
-    return ["-m", "sweep=gap_vs_performance", f"model_tag={tags}", "data=coco", "data.num_workers=0",
+    return ["-m", "sweep=gap_vs_performance", f"model_tag={tags}", f"data={data}", "data.num_workers=0",
             "hydra.callbacks.gap_vs_performance.min_recall=0", *resamples, *more]  # fmt: skip
 
 
@@ -78,6 +80,28 @@ def check_results(folder):
     assert "damaged" in html
     assert 'src="data:image/png;base64,' in html
     assert "http" not in html.replace("http-equiv", "")
+
+
+def test_objects_attributes_and_bias_are_asked_about_where_images_have_both(recipe, models, tmp_path):
+    make_compositional(recipe.folder / "data" / "mit_states", STATES, THINGS, " ", ("ripe", "car"))
+    make_compositional(recipe.folder / "data" / "ut_zappos", LEATHERS, SHOES, "_", None)
+    names = [(name, "null") for name in WIDTHS]
+    done = recipe.shell("eval.py", *arguments(models, names, data="mit_states,ut_zappos"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "outputs" / "gap_vs_performance"
+    correlations = json.loads((folder / "gap_vs_performance.json").read_text())["correlations"]
+    taus = {(c["x"], c["y"]): c["tau"] for c in correlations if c["kind"] == "all models"}
+    for data in ("mit_states", "ut_zappos"):
+        jobs = [next(folder.glob(f"*_{name}.json_null_{data}")) / "metrics.json" for name in WIDTHS]
+        numbers = [json.loads(job.read_text()) for job in jobs]
+        attribute = [job["test/none/zeroshot/attribute"] for job in numbers]
+        for what, key in (("object accuracy", "zeroshot/object"), ("MOAD of images", "object_bias/image")):
+            found = taus[f"{data}: {what}", f"{data}: attribute accuracy"]
+            assert found["num_models"] == len(WIDTHS)
+            expected = kendalltau([job[f"test/none/{key}"] for job in numbers], attribute).statistic
+            assert found["value"] == (None if expected != expected else pytest.approx(expected))
+    assert any(tau["value"] is not None for tau in taus.values())
+    assert {"object_and_attribute.png", "object_bias_vs_attribute.png"} <= {file.name for file in folder.iterdir()}
 
 
 @pytest.mark.parametrize(

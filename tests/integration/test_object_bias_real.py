@@ -9,11 +9,12 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from i0t import engine, preparation, runs
 from i0t.config import Command, compose
 from i0t.embedding_store import load_set
+
+from .compositions import LEATHERS, SHOES, STATES, THINGS, make_compositional, photo
 
 pytestmark = pytest.mark.slow
 
@@ -22,33 +23,7 @@ SMALL = {
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
 }
-NATURAL = "compositional-split-natural"
-STATES, THINGS = ("old", "ripe", "sliced"), ("apple", "car", "pear")
-LEATHERS, SHOES = ("Faux.Leather", "Suede"), ("Boots.Ankle", "Shoes.Loafers")
 NUM_DCI = 24
-
-
-def photo(path, generator, *, like=None):
-    """A photo of random colours, or one much like that of its composition."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    color = generator.integers(0, 255, size=(4, 4, 3)) if like is None else like + generator.normal(0, 25, (4, 4, 3))
-    Image.fromarray(np.clip(color, 0, 255).astype(np.uint8)).resize((40, 40)).save(path)
-
-
-def make_compositional(folder, attributes, objects, mark, missing):
-    """Images of all compositions but one, in both splits; an attribute and an object each have a colour."""
-    generator = np.random.default_rng(len(attributes))
-    attribute = {name: generator.integers(0, 127, size=(4, 4, 3)) for name in attributes}
-    object_ = {name: generator.integers(0, 127, size=(4, 4, 3)) for name in objects}
-    entries, pairs = [], [pair for pair in itertools.product(attributes, objects) if pair != missing]
-    for (a, o), split, number in itertools.product(pairs, ("train", "val", "test"), range(3)):
-        name = f"{split}_{number}.jpg"
-        photo(folder / "images" / f"{a}{mark}{o}" / name, generator, like=attribute[a] + object_[o])
-        entries.append({"image": f"{a}_{o}/{name}", "attr": a, "obj": o, "set": split})
-    torch.save(entries, folder / f"metadata_{NATURAL}.t7")
-    (folder / NATURAL).mkdir()
-    for split in ("train", "val", "test"):
-        (folder / NATURAL / f"{split}_pairs.txt").write_text("\n".join(map(" ".join, pairs)) + "\n")
 
 
 def make_dci(folder):
