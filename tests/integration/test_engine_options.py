@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -69,11 +70,26 @@ def test_a_multirun_runs_again_only_what_is_missing_or_of_another_config(run_scr
     assert (tmp_path / "sweep" / "0" / "metrics.json").stat().st_mtime_ns == times["0"]
     again = run_script("train.py", *sweep, "data.batch_size=32")
     assert finished(again) == [], "numbers of another config are not these"
-    anyway = run_script("train.py", *sweep, "data.batch_size=16", "skip_finished=false")
-    assert finished(anyway) == []
-    assert finished(run_script("train.py", *sweep, "data.batch_size=32")) == [], "the folders now hold other numbers"
     summary = (tmp_path / "sweep" / "summary.csv").read_text().splitlines()
     assert len(summary) == 3
+
+
+def test_an_evaluation_that_was_run_again_anyway_leaves_no_config_of_the_numbers_before(run_script, tmp_path):
+    features = np.random.default_rng(0).normal(size=(2, 20, 8))
+    np.savez(tmp_path / "pairs.npz", image=features[0], text=features[1], text_image_index=np.arange(20))
+    sweep = ("-m", "data=embeddings", f"data.path={tmp_path}/pairs.npz", "evaluation=[gap]", "report=false", "seed=0,1",
+             f"hydra.sweep.dir={tmp_path}/sweep")  # fmt: skip
+
+    def run(separability_seed, skip_finished):
+        options = (f"evaluation.gap.separability_seed={separability_seed}", f"skip_finished={skip_finished}")
+        done = run_script("eval.py", *sweep, *options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.count("finished before")
+
+    assert run(1, "true") == 0
+    assert run(2, "false") == 0, "over the numbers of the first"
+    assert run(1, "true") == 0, "the folders hold other numbers than these"
+    assert run(1, "true") == 2
 
 
 BROKEN_LOSS = """
