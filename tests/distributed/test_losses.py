@@ -7,8 +7,9 @@ import torch.nn.functional as F
 pytestmark = pytest.mark.ddp
 
 WIDE, NARROW = 16, 4  # of a global batch of 8: tiles, and D x D matrices
-LOSSES = ["clip", "cyclip", "cloob", "uniformity_alignment"]  # whose value does not depend on how a batch is cut
-NOT_USED = {"logit_bias": [*LOSSES, "long_clip"], "logit_scale": ["cloob"]}
+SOFTMAX_LOSSES = ["clip", "cyclip", "cyclip_unequal", "cloob", "uniformity_alignment"]
+LOSSES = [*SOFTMAX_LOSSES, "siglip"]  # whose value does not depend on how a batch is cut
+NOT_USED = {"logit_bias": [*SOFTMAX_LOSSES, "long_clip"], "logit_scale": ["cloob"]}
 
 
 @pytest.fixture

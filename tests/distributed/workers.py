@@ -27,6 +27,7 @@ from i0t.losses.clip import ClipLoss
 from i0t.losses.cloob import CloobLoss
 from i0t.losses.cyclip import CyClipLoss
 from i0t.losses.long_clip import LongClipLoss
+from i0t.losses.siglip import SigLipLoss
 from i0t.losses.uniformity_alignment import UniformityAlignmentLoss
 from i0t.models.mad_tiny import ConvTower
 
@@ -127,6 +128,8 @@ LOSSES = {
     "cloob": lambda **given: CloobLoss(inv_tau=5.0, scale_hopfield=3.0, **given),
     "uniformity_alignment": lambda **given: UniformityAlignmentLoss(cross_uniformity_weight=0.5, **given),
     "long_clip": lambda **given: LongClipLoss(num_components=2, **given),
+    "siglip": lambda **given: SigLipLoss(**given),
+    "cyclip_unequal": lambda **given: CyClipLoss(cross_weight=0.1, intra_weight=2.0, reference_batch=None, **given),
 }
 
 

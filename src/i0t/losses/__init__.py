@@ -9,6 +9,7 @@ from i0t.losses.clip import ClipLoss, clip_loss
 from i0t.losses.cloob import CloobLoss, cloob_loss
 from i0t.losses.cyclip import CyClipLoss, cyclip_loss
 from i0t.losses.long_clip import LongClipLoss, long_clip_loss, principal_reconstruction
+from i0t.losses.siglip import SigLipLoss, siglip_loss
 from i0t.losses.uniformity_alignment import UniformityAlignmentLoss, uniformity_alignment_loss
 
 __all__ = [
@@ -16,11 +17,13 @@ __all__ = [
     "CloobLoss",
     "CyClipLoss",
     "LongClipLoss",
+    "SigLipLoss",
     "UniformityAlignmentLoss",
     "clip_loss",
     "cloob_loss",
     "cyclip_loss",
     "long_clip_loss",
     "principal_reconstruction",
+    "siglip_loss",
     "uniformity_alignment_loss",
 ]

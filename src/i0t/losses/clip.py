@@ -5,12 +5,11 @@ Shapes: B rows of this rank, N columns (W * B over all W ranks, or B with local 
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i0t.losses.checks import as_loss_rows, check_label_smoothing
 from i0t.losses.negatives import Negatives, check_negatives, gather_columns, own_column
+from i0t.losses.operators import contrastive_pairs, contrastive_rows
 
 
 def clip_loss(
@@ -24,8 +23,10 @@ def clip_loss(
 ) -> dict[str, Tensor]:
     """Mean of the image-to-text and the text-to-image cross entropy (Radford et al. 2021, Fig. 3).
 
-    Row i of this rank is told from the texts (images) of all ranks, or of this rank alone. Computed in float32 or
-    better with autocast off: at a logit scale of 100 bfloat16 logits are wrong by up to 0.25.
+    Row i of this rank is told from the texts (images) of all ranks, or of this rank alone. The value and its gradients
+    are computed tile by tile, see :mod:`i0t.losses.operators`: memory grows with N, not with its square. Everything is
+    float32 or better but, under autocast, the operands of matrix products: their sums and results stay float32, since
+    at a logit scale of 100 bfloat16 logits are wrong by up to 0.25.
 
     Args:
         image_features: ``(B, D)`` unit rows of this rank.
@@ -43,23 +44,23 @@ def clip_loss(
         ValueError: If the shapes differ, ``negatives`` is neither, or ranks hold different numbers of rows.
 
     Example:
+        >>> import torch
         >>> x = torch.eye(2)
         >>> round(clip_loss(x, x, torch.tensor(1.0))["loss"].item(), 4)
         0.3133
     """
-    with torch.autocast(image_features.device.type, enabled=False):
-        image, text = as_loss_rows(image_features, text_features)
-        all_image, all_text = gather_columns(image, text, negatives=negatives)
-        contrastive = contrastive_loss(
-            image,
-            text,
-            all_image,
-            all_text,
-            own_column=own_column(image, negatives),
-            logit_scale=logit_scale,
-            logit_bias=logit_bias,
-            label_smoothing=label_smoothing,
-        )
+    image, text = as_loss_rows(image_features, text_features)
+    all_image, all_text = gather_columns(image, text, negatives=negatives)
+    contrastive = contrastive_loss(
+        image,
+        text,
+        all_image,
+        all_text,
+        own_column=own_column(image, negatives),
+        logit_scale=logit_scale,
+        logit_bias=logit_bias,
+        label_smoothing=label_smoothing,
+    )
     return {"loss": contrastive, "contrastive": contrastive}
 
 
@@ -76,6 +77,9 @@ def contrastive_loss(
 ) -> Tensor:
     """This rank's rows against all columns, in both directions.
 
+    Where the columns are the rows themselves (the same tensors), row i's own column is i and one product serves both
+    directions. Call it under autocast as training does: it takes care of precision itself.
+
     Args:
         image: ``(B, D)`` of this rank.
         text: ``(B, D)`` of this rank.
@@ -90,13 +94,13 @@ def contrastive_loss(
         ``()``, the mean over this rank's rows and both directions.
     """
     scale = logit_scale.to(image.dtype)
-    image_logits = scale * image @ all_text.T  # (B, N)
-    text_logits = scale * text @ all_image.T
-    if logit_bias is not None:
-        image_logits, text_logits = image_logits + logit_bias, text_logits + logit_bias
-    image_loss = F.cross_entropy(image_logits, own_column, label_smoothing=label_smoothing)
-    text_loss = F.cross_entropy(text_logits, own_column, label_smoothing=label_smoothing)
-    return (image_loss + text_loss) / 2
+    if all_image is image and all_text is text:
+        total = contrastive_pairs(image, text, scale, label_smoothing)
+    else:
+        total = contrastive_rows(image, all_text, own_column, scale, label_smoothing)
+        total = total + contrastive_rows(text, all_image, own_column, scale, label_smoothing)
+    loss = total / (2 * len(image))
+    return loss if logit_bias is None else loss + 0 * logit_bias.to(loss.dtype)
 
 
 class ClipLoss(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from i0t.losses.checks import as_loss_rows, check_num_pairs
 from i0t.losses.negatives import Negatives, check_negatives, gather_columns, own_column
+from i0t.losses.operators import loob_rows
 
 I0T_INV_TAU = 1 / 0.07
 
@@ -71,8 +72,10 @@ def cloob_loss(
         text_by_image, text_by_text = (hopfield_retrieval(rows, all_text, scale_hopfield) for rows in (image, text))
         positives = gather_columns(image_by_text, text_by_image, negatives=negatives)
         own = own_column(image, negatives)
-        image_loss = info_loob(inv_tau * image_by_image @ positives[0].T, own) / inv_tau
-        text_loss = info_loob(inv_tau * text_by_text @ positives[1].T, own) / inv_tau
+        scale = image.new_tensor(inv_tau)
+        tau_over_rows = 1 / (inv_tau * len(image))
+        image_loss = tau_over_rows * loob_rows(image_by_image, positives[0], own, scale)
+        text_loss = tau_over_rows * loob_rows(text_by_text, positives[1], own, scale)
         unused = sum(0 * logit.to(image.dtype) for logit in (logit_scale, logit_bias) if logit is not None)
     return {"loss": image_loss + text_loss + unused, "image": image_loss, "text": text_loss}
 
@@ -93,25 +96,6 @@ def hopfield_retrieval(queries: Tensor, patterns: Tensor, scale: float) -> Tenso
         tensor([[0., 1.]])
     """
     return F.normalize(torch.softmax(scale * queries @ patterns.T, dim=1) @ patterns, dim=1)
-
-
-def info_loob(logits: Tensor, own_column: Tensor) -> Tensor:
-    """Mean over rows of the logsumexp over the other columns minus the own column's logit (Poole et al. 2019).
-
-    Args:
-        logits: ``(B, N)``, N >= 2.
-        own_column: ``(B,)`` int64.
-
-    Returns:
-        ``()``, nats; of any sign.
-
-    Example:
-        >>> info_loob(torch.tensor([[2.0, 0.5], [1.0, 3.0]]), torch.tensor([0, 1]))
-        tensor(-1.7500)
-    """
-    own = own_column[:, None]
-    negatives = logits.scatter(1, own, float("-inf")).logsumexp(dim=1)
-    return (negatives - logits.gather(1, own).squeeze(1)).mean()
 
 
 class CloobLoss(nn.Module):

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from i0t.distributed import world_size
 from i0t.losses.checks import as_loss_rows, check_label_smoothing, check_weights
 from i0t.losses.clip import contrastive_loss
-from i0t.losses.negatives import Negatives, check_negatives, gather_columns, own_column, sum_over_batch
+from i0t.losses.cyclic import cyclic_terms_gram, cyclic_terms_tiled
+from i0t.losses.negatives import Negatives, check_negatives, gather_columns, own_column
 
 
 def cyclip_loss(
@@ -52,87 +52,41 @@ def cyclip_loss(
     Raises:
         ValueError: If the shapes differ, ``negatives`` is neither, or ranks hold different numbers of rows.
     """
-    with torch.autocast(image_features.device.type, enabled=False):
-        image, text = as_loss_rows(image_features, text_features)
-        all_image, all_text = gather_columns(image, text, negatives=negatives)
-        contrastive = contrastive_loss(
-            image,
-            text,
-            all_image,
-            all_text,
-            own_column=own_column(image, negatives),
-            logit_scale=logit_scale,
-            logit_bias=logit_bias,
-            label_smoothing=label_smoothing,
-        )
-        batch, width = all_image.shape
+    image, text = as_loss_rows(image_features, text_features)
+    all_image, all_text = gather_columns(image, text, negatives=negatives)
+    contrastive = contrastive_loss(
+        image,
+        text,
+        all_image,
+        all_text,
+        own_column=own_column(image, negatives),
+        logit_scale=logit_scale,
+        logit_bias=logit_bias,
+        label_smoothing=label_smoothing,
+    )
+    batch, width = all_image.shape
+    scale = 1.0 if reference_batch is None else reference_batch / batch
+    weights = {"cross_weight": cross_weight * scale, "intra_weight": intra_weight * scale}
+    with torch.autocast(image.device.type, enabled=False):
         # Time and memory: N x N tiles cost B N, the Gram form D x D.
         if batch < width:
-            cross, intra = cyclic_terms_tiled(image, text, all_image, all_text)
+            terms = cyclic_terms_tiled(image, text, all_image, all_text, **weights)
         else:
-            cross, intra = cyclic_terms_gram(image, text, negatives=negatives)
-    scale = 1.0 if reference_batch is None else reference_batch / batch
-    cross, intra = cross_weight * scale * cross, intra_weight * scale * intra
-    return {"loss": contrastive + cross + intra, "contrastive": contrastive, "cross_modal": cross, "in_modal": intra}
-
-
-def cyclic_terms_gram(image: Tensor, text: Tensor, *, negatives: Negatives = "global") -> tuple[Tensor, Tensor]:
-    r"""Both cyclic terms from three D x D matrices, without an N x N one.
-
-    With P = X + Y and M = X - Y: P M' = X X' - X Y' + Y X' - Y Y', so that
-
-    - X X' - Y Y' = (P M' + M P') / 2, and
-      N intra = \|P M' + M P'\|^2 / 4 = (\|P M'\|^2 + tr(P M' P M')) / 2 = (<P'P, M'M> + tr((P'M)^2)) / 2;
-    - Y X' - X Y' = (P M' - M P') / 2, and
-      N cross = \|P M' - M P'\|^2 / 4 = (<P'P, M'M> - tr((P'M)^2)) / 2.
-
-    Taking the difference of the inputs first is what keeps this exact where the modalities agree; the difference of
-    the Gram matrices' norms is 4 % off in float32 at Y = X + 0.01 noise.
-
-    Args:
-        image: ``(B, D)`` of this rank.
-        text: ``(B, D)`` of this rank.
-        negatives: ``"global"`` or ``"local"``.
-
-    Returns:
-        (cross, intra), each ``()``; with global negatives the same on every rank.
-
-    **DDP:** with global negatives one all-reduce of ``(3, D, D)``, with gradients.
-    """
-    plus, minus = image + text, image - text
-    products = torch.stack([plus.T @ plus, minus.T @ minus, plus.T @ minus])
-    plus_plus, minus_minus, plus_minus = sum_over_batch(products, negatives)
-    norm = (plus_plus * minus_minus).sum()
-    trace = (plus_minus * plus_minus.T).sum()
-    batch = len(image) * (world_size() if negatives == "global" else 1)
-    return (norm - trace) / (2 * batch), (norm + trace) / (2 * batch)
-
-
-def cyclic_terms_tiled(image: Tensor, text: Tensor, all_image: Tensor, all_text: Tensor) -> tuple[Tensor, Tensor]:
-    """Both cyclic terms from this rank's rows against all columns, for N < D.
-
-    Args:
-        image: ``(B, D)`` of this rank.
-        text: ``(B, D)`` of this rank.
-        all_image: ``(N, D)``.
-        all_text: ``(N, D)``.
-
-    Returns:
-        (cross, intra), each ``()``: the mean over this rank's rows of the sum over columns.
-    """
-    plus_minus = (image + text) @ (all_image - all_text).T  # (B, N), see cyclic_terms_gram
-    minus_plus = (image - text) @ (all_image + all_text).T
-    cross = ((plus_minus - minus_plus) / 2).square().sum()
-    intra = ((plus_minus + minus_plus) / 2).square().sum()
-    return cross / len(image), intra / len(image)
+            terms = cyclic_terms_gram(image, text, negatives=negatives, **weights)
+    return {
+        "loss": contrastive + terms.total,
+        "contrastive": contrastive,
+        "cross_modal": weights["cross_weight"] * terms.cross,
+        "in_modal": weights["intra_weight"] * terms.intra,
+    }
 
 
 class CyClipLoss(nn.Module):
     """CyCLIP's loss, see :func:`cyclip_loss`.
 
-    **DDP:** with global negatives one all-gather of the features per step and, for N >= D, one all-reduce of
-    ``(3, D, D)``; with gradients. With local ones none, and the average of the ranks' losses is that of W separate
-    batches of B pairs, B being what ``reference_batch`` is compared with.
+    **DDP:** with global negatives one all-gather of the features per step and, for N >= D, all-reduces of ``(3, D, D)``
+    forward and of three numbers backward; with gradients. With local ones none, and the average of the ranks' losses is
+    that of W separate batches of B pairs, B being what ``reference_batch`` is compared with.
 
     Args:
         cross_weight: Weight of the cross-modal term.

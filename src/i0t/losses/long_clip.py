@@ -56,23 +56,22 @@ def long_clip_loss(
     Raises:
         ValueError: If shapes differ, an argument is out of range, or ranks hold different numbers of rows.
     """
-    with torch.autocast(image_features.device.type, enabled=False):
-        image, long_text = as_loss_rows(image_features, text_features)
-        _, short_text = as_loss_rows(image_features, short_text_features)
-        rows = (image, long_text, principal_reconstruction(image, num_components), short_text.to(image.dtype))
-        columns = gather_columns(*rows, negatives=negatives)
-        own = own_column(image, negatives)
-        long, short = (
-            contrastive_loss(
-                *rows[branch],
-                *columns[branch],
-                own_column=own,
-                logit_scale=logit_scale,
-                logit_bias=logit_bias,
-                label_smoothing=label_smoothing,
-            )
-            for branch in (slice(0, 2), slice(2, 4))
+    image, long_text = as_loss_rows(image_features, text_features)
+    _, short_text = as_loss_rows(image_features, short_text_features)
+    rows = (image, long_text, principal_reconstruction(image, num_components), short_text.to(image.dtype))
+    columns = gather_columns(*rows, negatives=negatives)
+    own = own_column(image, negatives)
+    long, short = (
+        contrastive_loss(
+            *rows[branch],
+            *columns[branch],
+            own_column=own,
+            logit_scale=logit_scale,
+            logit_bias=logit_bias,
+            label_smoothing=label_smoothing,
         )
+        for branch in (slice(0, 2), slice(2, 4))
+    )
     return {"loss": long + short, "long": long, "short": short}
 
 

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from i0t.distributed import all_gather_with_grad, all_reduce_sum_with_grad, rank
+from i0t.distributed import all_gather_with_grad, all_reduce_sum_with_grad, is_distributed, rank
 
 Negatives = Literal["global", "local"]
 
@@ -33,13 +33,13 @@ def gather_columns(*rows: Tensor, negatives: Negatives) -> tuple[Tensor, ...]:
         negatives: ``"global"`` gathers, with gradients; ``"local"`` does not communicate.
 
     Returns:
-        ``(N, D)`` each, in rank order.
+        ``(N, D)`` each, in rank order; the arguments themselves where nothing is gathered.
 
     Raises:
         ValueError: If ``negatives`` is neither, or ranks hold different numbers of rows.
     """
     check_negatives(negatives)
-    if negatives == "local":
+    if negatives == "local" or not is_distributed():
         return rows
     return all_gather_with_grad(torch.stack(rows, dim=1)).unbind(dim=1)
 

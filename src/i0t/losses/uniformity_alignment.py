@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from i0t.losses.checks import as_loss_rows, check_label_smoothing, check_num_pairs, check_weights
 from i0t.losses.clip import contrastive_loss
 from i0t.losses.negatives import Negatives, check_negatives, gather_columns, own_column, sum_over_batch
+from i0t.losses.operators import affinity_rows
 
 
 def uniformity_alignment_loss(
@@ -55,35 +56,33 @@ def uniformity_alignment_loss(
     Raises:
         ValueError: If the shapes differ, there is a single pair, or ranks hold different numbers of rows.
     """
-    with torch.autocast(image_features.device.type, enabled=False):
-        image, text = as_loss_rows(image_features, text_features)
-        all_image, all_text = gather_columns(image, text, negatives=negatives)
-        check_num_pairs(len(all_image), "uniformity")
-        own = own_column(image, negatives)
-        contrastive = contrastive_loss(
-            image,
-            text,
-            all_image,
-            all_text,
-            own_column=own,
-            logit_scale=logit_scale,
-            logit_bias=logit_bias,
-            label_smoothing=label_smoothing,
-        )
-        parts = {"contrastive": contrastive}
-        if alignment_weight:
-            parts["alignment"] = alignment_weight * (image - text).square().sum(dim=1).mean()
-        terms = {
-            "image_uniformity": (image_uniformity_weight, image, all_image),
-            "text_uniformity": (text_uniformity_weight, text, all_text),
-            "cross_uniformity": (cross_uniformity_weight, image, all_text),
-        }
-        sums = {name: affinity_sum(rows, columns, own) for name, (weight, rows, columns) in terms.items() if weight}
-        num_pairs = len(all_image) * (len(all_image) - 1)
-        for name, total in _sum_all_over_batch(sums, negatives).items():
-            parts[name] = terms[name][0] * (total / num_pairs).log()
-        loss = torch.stack(list(parts.values())).sum()
-    return {"loss": loss, **parts}
+    image, text = as_loss_rows(image_features, text_features)
+    all_image, all_text = gather_columns(image, text, negatives=negatives)
+    check_num_pairs(len(all_image), "uniformity")
+    own = own_column(image, negatives)
+    contrastive = contrastive_loss(
+        image,
+        text,
+        all_image,
+        all_text,
+        own_column=own,
+        logit_scale=logit_scale,
+        logit_bias=logit_bias,
+        label_smoothing=label_smoothing,
+    )
+    parts = {"contrastive": contrastive}
+    if alignment_weight:
+        parts["alignment"] = alignment_weight * (image - text).square().sum(dim=1).mean()
+    terms = {
+        "image_uniformity": (image_uniformity_weight, image, all_image),
+        "text_uniformity": (text_uniformity_weight, text, all_text),
+        "cross_uniformity": (cross_uniformity_weight, image, all_text),
+    }
+    sums = {name: affinity_rows(rows, columns, own) for name, (weight, rows, columns) in terms.items() if weight}
+    num_pairs = len(all_image) * (len(all_image) - 1)
+    for name, total in _sum_all_over_batch(sums, negatives).items():
+        parts[name] = terms[name][0] * (total / num_pairs).log()
+    return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
 
 def _sum_all_over_batch(sums: dict[str, Tensor], negatives: Negatives) -> dict[str, Tensor]:
@@ -91,26 +90,6 @@ def _sum_all_over_batch(sums: dict[str, Tensor], negatives: Negatives) -> dict[s
     if not sums:
         return {}
     return dict(zip(sums, sum_over_batch(torch.stack(list(sums.values())), negatives).unbind(), strict=True))
-
-
-def affinity_sum(rows: Tensor, columns: Tensor, own_column: Tensor) -> Tensor:
-    """Sum of ``exp(-2 ||r_i - c_j||^2)`` over this rank's rows and all columns but each row's own.
-
-    Args:
-        rows: ``(B, D)``, of norms near 1: at distances above 6 the exponential is zero.
-        columns: ``(N, D)``.
-        own_column: ``(B,)`` int64.
-
-    Returns:
-        ``()``.
-
-    Example:
-        >>> affinity_sum(torch.eye(2), torch.eye(2), torch.tensor([0, 1])).log()
-        tensor(-3.3069)
-    """
-    norms = rows.square().sum(dim=1)[:, None] + columns.square().sum(dim=1)
-    affinities = (4 * rows @ columns.T - 2 * norms).exp()  # (B, N)
-    return affinities.scatter(1, own_column[:, None], 0.0).sum()
 
 
 class UniformityAlignmentLoss(nn.Module):

@@ -71,14 +71,32 @@ def test_bias_changes_nothing_but_is_in_the_graph(unit_rows):
     assert abs(bias.grad.item()) < 1e-12
 
 
-def test_autocast_does_not_lower_the_precision(unit_rows):
-    x, y = unit_rows(6, 32, dtype=torch.float32), unit_rows(6, 32, seed=1, dtype=torch.float32)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_gradients_are_nearer_to_float64_than_open_clips(unit_rows, dtype):
+    """Matched pairs at CLIP's scale, where open_clip's half-precision logits are wrong by tenths."""
+    x, y = unit_rows(96, 32, dtype=torch.float32), unit_rows(96, 32, seed=1, dtype=torch.float32)
+    y = torch.nn.functional.normalize(x + 0.9 * y, dim=1)
+
+    def gradients(loss, dtype, enabled):
+        leaves = [each.to(dtype).clone().requires_grad_() for each in (x, y, torch.tensor(100.0))]
+        with torch.autocast("cpu", half, enabled=enabled):
+            out = loss(*leaves)
+        (out["loss"] if isinstance(out, dict) else out).backward()
+        assert all(leaf.grad.dtype == dtype for leaf in leaves)
+        return torch.cat([leaf.grad.double().flatten() for leaf in leaves])
+
+    half = dtype
+    exact = gradients(open_clip.ClipLoss(), torch.float64, False)
+    ours, theirs = (gradients(loss, torch.float32, True) for loss in (ClipLoss(), open_clip.ClipLoss()))
+    assert (ours - exact).norm() < 0.5 * (theirs - exact).norm()
+
+
+def test_half_precision_rows_give_a_float32_loss(unit_rows):
+    x, y = unit_rows(6, 32, dtype=torch.bfloat16), unit_rows(6, 32, seed=1, dtype=torch.bfloat16)
     scale = torch.tensor(100.0)
-    expected = clip_loss(x, y, scale)["loss"]
-    with torch.autocast("cpu", torch.bfloat16):
-        inside = clip_loss(x, y, scale)["loss"]
-    assert inside.item() == expected.item()
-    assert clip_loss(x.bfloat16(), y.bfloat16(), scale)["loss"].dtype == torch.float32
+    loss = clip_loss(x, y, scale)["loss"]
+    assert loss.dtype == torch.float32
+    assert loss.item() == clip_loss(x.float(), y.float(), scale)["loss"].item()
 
 
 def test_unequal_shapes_are_an_error():

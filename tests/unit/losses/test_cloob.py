@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from i0t.losses.cloob import CloobLoss, cloob_loss, hopfield_retrieval, info_loob
+from i0t.losses.cloob import CloobLoss, cloob_loss, hopfield_retrieval
+from i0t.losses.operators import loob_rows
 
 SCALE = torch.tensor(10.0)
 
@@ -37,9 +38,10 @@ def test_ties_give_the_logarithm_of_the_others():
 
 def test_it_does_not_saturate_at_matched_pairs(unit_rows):
     """InfoNCE's gradient vanishes where the pair already has all probability; that of InfoLOOB does not."""
-    logits = torch.tensor([[80.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
-    info_loob(logits, torch.tensor([0])).backward()
-    assert logits.grad.tolist() == [[-1.0, 0.5, 0.5]]
+    row = torch.tensor([[80.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    columns, scale = torch.eye(3, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
+    loob_rows(row, columns, torch.tensor([0]), scale).backward()
+    assert row.grad.tolist() == [[-1.0, 0.5, 0.5]]
 
 
 def test_without_a_scale_every_query_retrieves_the_mean(unit_rows):

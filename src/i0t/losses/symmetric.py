@@ -1,0 +1,129 @@
+"""The contrastive loss of a batch with itself, both directions from one product.
+
+Shapes: N pairs, D embedding width.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from i0t.losses.tiles import (
+    GAIN,
+    PanelGradients,
+    add_product,
+    multiply,
+    operand_dtype,
+    reduced_products,
+    shifted_exp,
+    spans,
+    tile_sizes,
+)
+
+
+class SymmetricContrastive:
+    """Sum of the cross entropies of all rows and all columns of one matrix of logits, tile by tile.
+
+    The first pass over the tiles finds the running maximum and the sum of exponentials of each row and each column,
+    the second the weights (softmax over the row + softmax over the column - targets) and both gradients. Tiles that
+    the byte budget has room for are kept in between, the others computed again: 3 to 4 matrix products.
+
+    Args:
+        image: ``(N, D)``.
+        text: ``(N, D)``, row i belonging to image i.
+        scale: ``()``.
+        smoothing: Share of the target spread over all columns.
+        products: What products may be computed in.
+    """
+
+    def __init__(self, image: Tensor, text: Tensor, scale: Tensor, smoothing: float, products: torch.dtype) -> None:
+        self.image, self.text, self.scale, self.smoothing, self.products = image, text, scale, smoothing, products
+        self.sizes = tile_sizes(len(image), len(text), image)
+        self.operand = operand_dtype(image, products)
+        self.text_low = text.to(self.operand)
+        side = min(self.sizes.side, len(image))
+        self.buffers = image.new_empty(2, side * side)
+        self.kept: dict[int, Tensor] = {}
+        self.row_peak, self.column_peak = image.new_full((2, len(image)), -torch.inf).unbind()
+        self.row_total, self.column_total, self.own = image.new_zeros(3, len(image)).unbind()
+
+    def run(self, *, with_gradients: bool) -> PanelGradients:
+        """The sum over rows and columns, and its gradients."""
+        with reduced_products(self.image, self.products):
+            for number, (rows, columns) in enumerate(self._tiles()):
+                self._observe(number, rows, columns, keep=with_gradients and number < self.sizes.num_kept)
+            if not with_gradients:
+                nothing = self.image.new_zeros(0, self.image.shape[1])
+                return PanelGradients(self._value(), nothing, nothing.clone(), self.image.new_zeros(()))
+            by_image, by_text = torch.zeros_like(self.image), torch.zeros_like(self.text)
+            for number, (rows, columns) in enumerate(self._tiles()):
+                weights = self._weights(number, rows, columns).to(self.operand)
+                add_product(by_image[rows], weights, self.text_low[columns])
+                add_product(by_text[columns], weights.T, self.image[rows].to(self.operand))
+        return self._finish(by_image, by_text)
+
+    def _tiles(self) -> product[tuple[slice, slice]]:
+        size = self.sizes.side
+        return product(spans(len(self.image), size), spans(len(self.text), size))
+
+    def _buffer(self, number: int, rows: slice, columns: slice) -> Tensor:
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        return self.buffers[number, : height * width].view(height, width)
+
+    def _logits(self, rows: slice, columns: slice, out: Tensor) -> Tensor:
+        return multiply((self.image[rows] * self.scale).to(self.operand), self.text_low[columns].T, out)
+
+    def _observe(self, number: int, rows: slice, columns: slice, *, keep: bool) -> None:
+        """Running maxima and sums."""
+        out = self._buffer(0, rows, columns)
+        logits = self._logits(rows, columns, torch.empty_like(out) if keep else out)
+        if keep:
+            self.kept[number] = logits
+        if rows == columns:
+            self.own[rows] = logits.diagonal()
+        scratch = self._buffer(1, rows, columns)
+        _update(self.row_peak[rows], self.row_total[rows], logits, 1, scratch)
+        _update(self.column_peak[columns], self.column_total[columns], logits, 0, scratch)
+
+    def _weights(self, number: int, rows: slice, columns: slice) -> Tensor:
+        """GAIN times the derivative of the sum by a tile's logits, but for the smoothing's constant."""
+        logits = self.kept.pop(number, None)
+        if logits is None:
+            logits = self._logits(rows, columns, self._buffer(0, rows, columns))
+        weights = shifted_exp(logits, self.row_peak[rows, None], self._buffer(1, rows, columns))
+        weights.mul_(GAIN / self.row_total[rows, None])
+        by_column = shifted_exp(logits, self.column_peak[columns], logits)
+        weights.addcmul_(by_column, GAIN / self.column_total[columns])
+        if rows == columns:
+            weights.diagonal().sub_(2 * GAIN * (1 - self.smoothing))
+        return weights
+
+    def _value(self) -> Tensor:
+        # The own logit is subtracted from the maximum, not from the logsumexp: at scale 100 that loses digits.
+        row_sum = (self.row_peak - self.own + self.row_total.log()).sum()
+        value = row_sum + (self.column_peak - self.own + self.column_total.log()).sum()
+        if self.smoothing:
+            mean_logit = self.scale * (self.image.mean(dim=0) * self.text.mean(dim=0)).sum()
+            value += 2 * self.smoothing * (self.own - mean_logit).sum()
+        return value
+
+    def _finish(self, by_image: Tensor, by_text: Tensor) -> PanelGradients:
+        """Smoothing's constant part, the scale's gradient, and the factors that were left out."""
+        if self.smoothing:
+            by_image.sub_(2 * GAIN * self.smoothing * self.text.mean(dim=0))
+            by_text.sub_(2 * GAIN * self.smoothing * self.image.mean(dim=0))
+        by_scale = self.image.new_zeros(())
+        for rows in spans(len(self.image), self.sizes.side):
+            by_scale += (by_image[rows] * self.image[rows]).sum()
+        factor = self.scale / GAIN
+        return PanelGradients(self._value(), by_image.mul_(factor), by_text.mul_(factor), by_scale / GAIN)
+
+
+def _update(peak: Tensor, total: Tensor, logits: Tensor, dim: int, scratch: Tensor) -> None:
+    """Takes a tile into the running maxima and the sums of exponentials relative to them, in place."""
+    higher = torch.maximum(peak, logits.amax(dim))
+    added = shifted_exp(logits, higher.unsqueeze(dim), scratch).sum(dim)
+    total.mul_(torch.exp(peak - higher)).add_(added)
+    peak.copy_(higher)
