@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
+from pytorch_lightning.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
@@ -16,8 +19,10 @@ from i0t.data.base import Batch
 from i0t.encode import encode_batch
 from i0t.features import Features
 from i0t.gap_reducers.base import GapReducer
+from i0t.grad_cache import check_chunk, encode_in_chunks
 from i0t.metrics import Alignment, CentroidDistance, LogitEntropy, RelativeModalityGap, Uniformity
 from i0t.models.base import ClipModel, ClipOutput
+from i0t.parameter_groups import LayerDecay, parameter_groups, scale_learning_rates
 
 CHECKPOINT_KEY = "i0t"
 
@@ -54,8 +59,15 @@ class ClipModule(pl.LightningModule):
         num_views: How often every batch is encoded, with other dropout each time; the loss is averaged over all
             pairings of an image view and a text view (MCSIE: I0T, arXiv 2412.14384, §4.1, and its code).
         decay_all: Decay every parameter, as I0T does; else matrices and kernels only, as open_clip does.
+        layer_decay: Factor of the learning rate per layer below the top of a tower (:mod:`i0t.parameter_groups`);
+            ``None``: one learning rate for all.
         encoder_weights: Hash of frozen encoders, saved in every checkpoint, so that the reducer that was trained on
             them is never used with others.
+        grad_cache_chunk: Rows of this rank that the encoders take at a time in training, with the exact gradient of
+            the whole batch (:mod:`i0t.grad_cache`); ``None``: all at once.
+
+    Raises:
+        ValueError: If ``grad_cache_chunk`` is below 1, or given for a model whose rows see each other (batch norm).
 
     DDP:
         Losses and batch statistics are those of the global batch (see ``i0t.losses``); logged losses are averaged
@@ -73,12 +85,16 @@ class ClipModule(pl.LightningModule):
         config: Mapping[str, Any],
         num_views: int = 1,
         decay_all: bool = False,
+        layer_decay: float | None = None,
         encoder_weights: str | None = None,
+        grad_cache_chunk: int | None = None,
     ) -> None:
         super().__init__()
         self.num_views = num_views
         self.decay_all = decay_all
+        self.layer_decay = layer_decay
         self.encoder_weights = encoder_weights
+        self.grad_cache_chunk = grad_cache_chunk
         self.model = model
         self.gap_reducer = gap_reducer
         self.loss = loss
@@ -95,7 +111,10 @@ class ClipModule(pl.LightningModule):
             },
             prefix="val/",
         )
+        self.samples_seen = 0  # on all ranks
         self.train()  # reducers start in eval mode
+        if grad_cache_chunk is not None:
+            check_chunk(grad_cache_chunk, model)
 
     def forward(self, images: Tensor, tokens: Tensor) -> ClipOutput:
         """Raw features of a batch."""
@@ -114,17 +133,28 @@ class ClipModule(pl.LightningModule):
         parts = mean_of_parts([self._loss(image, text) for image in views for text in views])
         self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()}, sync_dist=True)
         self.log("train/temperature", 1 / self.model.logits()[0].detach())
-        self.log("progress/samples_seen", float((self.global_step + 1) * len(batch.images) * self.trainer.world_size))
+        self.samples_seen += len(batch.images) * self.trainer.world_size
+        # In double precision: in single, whole numbers end at 16.8 million.
+        self.log("progress/samples_seen", torch.tensor(self.samples_seen, dtype=torch.float64))
         return parts["loss"]
 
     def _view(self, batch: Batch) -> View:
         """Encodes and reduces a batch once."""
-        output = self.model(batch.images, batch.tokens)
+        encode_text = self._in_chunks(self.model.encode_text)
+        image_features = self._in_chunks(self.model.encode_image)(batch.images)
+        output = ClipOutput(image_features, encode_text(batch.tokens), *self.model.logits())
         image, text = self.reduce(output)
         if batch.short_tokens is None:
             return View(output, image, text, {})
-        short = self.gap_reducer.reduce_text(self.model.encode_text(batch.short_tokens))
+        short = self.gap_reducer.reduce_text(encode_text(batch.short_tokens))
         return View(output, image, text, {"short_text_features": short})
+
+    def _in_chunks(self, encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """An encoder as training calls it."""
+        if self.grad_cache_chunk is None:
+            return encode
+        weights = list(self.model.parameters())
+        return functools.partial(encode_in_chunks, encode, weights=weights, chunk=self.grad_cache_chunk)
 
     def _loss(self, image_view: View, text_view: View) -> dict[str, Tensor]:
         """The loss of one view's images with one view's texts."""
@@ -135,6 +165,10 @@ class ClipModule(pl.LightningModule):
         return parts
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Keeps the temperature within its bound."""
+        self.clamp_temperature()
+
+    def clamp_temperature(self) -> None:
         """Keeps a temperature that is trained within CLIP's bound."""
         if self.model.max_logit_scale is not None and self.model.log_logit_scale.requires_grad:
             with torch.no_grad():
@@ -164,30 +198,56 @@ class ClipModule(pl.LightningModule):
         return encode_batch(self.model, batch)
 
     def configure_optimizers(self) -> Any:
-        """Parameter groups with and without weight decay; the schedule runs per step."""
+        """Parameter groups by weight decay and depth; the schedule runs per step."""
         assert self.make_optimizer is not None, "this module was built to encode, not to train"
-        trained = [p for p in self.parameters() if p.requires_grad]
-        decayed = [p for p in trained if self.decay_all or p.ndim >= 2]
-        others = [p for p in trained if not self.decay_all and p.ndim < 2]
-        optimizer = self.make_optimizer([{"params": decayed}, {"params": others, "weight_decay": 0.0}])
+        by_depth = None
+        if self.layer_decay is not None:
+            depths = {f"model.{name}": depth for name, depth in self.model.layer_depths().items()}
+            by_depth = LayerDecay(self.layer_decay, depths)
+        optimizer = self.make_optimizer(
+            parameter_groups(self.named_parameters(), decay_all=self.decay_all, layer_decay=by_depth)
+        )
+        scale_learning_rates(optimizer)  # before the schedule takes them as its peaks
         if self.make_scheduler is None:
             return {"optimizer": optimizer}
         schedule = self.make_scheduler(optimizer, num_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does, and a fused optimizer in bf16 too: without a scaler nothing must be scaled back first."""
+        plugin = self.trainer.precision_plugin
+        if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            kind = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, kind)
+            return
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Tells the data where training goes on.
+        """Tells the data where training goes on, and counts on from there.
 
         Not ``trainer.global_step``: a schedule over epochs makes Lightning build the training loader, to count its
         batches, before it restores the step.
         """
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         if datamodule is not None:
-            datamodule.first_step = checkpoint["global_step"]
+            # Batches, of which a step may take several.
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            datamodule.first_batch = progress["total"]["processed"]
+        self.samples_seen = checkpoint[CHECKPOINT_KEY]["samples_seen"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the plain config, so that the checkpoint alone rebuilds the model."""
-        checkpoint[CHECKPOINT_KEY] = {"config": self.config, "encoder_weights": self.encoder_weights}
+        """Adds the plain config, so that the checkpoint alone rebuilds the model, and what is counted."""
+        self.clamp_temperature()  # callbacks save before on_train_batch_end comes here
+        checkpoint[CHECKPOINT_KEY] = {
+            "config": self.config,
+            "encoder_weights": self.encoder_weights,
+            "samples_seen": self.samples_seen,
+        }
 
 
 def mean_of_parts(losses: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

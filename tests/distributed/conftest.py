@@ -20,7 +20,7 @@ class WorkerError(AssertionError):
 
 
 class GlooPool:
-    """Persistent processes in one gloo group; ``run`` calls a function of workers.py in all of them.
+    """Persistent processes in one gloo group; ``run`` calls a function of *workers.py in all of them.
 
     Messages are plain pickles, so tensors travel by value. When a process dies, does not answer or loses the others in
     a collective, all are killed, and the next call starts new ones. Where all answered, if only with an exception, none
@@ -118,8 +118,8 @@ def gloo_pool_of_four(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def workers():
-    """workers.py, for the single-process side of a comparison."""
-    spec = importlib.util.spec_from_file_location("gloo_workers_local", HERE / "workers.py")
+    """The functions that the pools call, for the single-process side of a comparison."""
+    spec = importlib.util.spec_from_file_location("pool_worker", HERE / "pool_worker.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return module.load_workers()

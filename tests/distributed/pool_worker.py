@@ -1,4 +1,4 @@
-"""One process of the gloo pool: answers calls to the functions of workers.py until its connection closes.
+"""One process of the gloo pool: answers calls to the functions of *workers.py until its connection closes.
 
 Started as ``python pool_worker.py <socket> <rank> <world size> <rendezvous file>``.
 """
@@ -10,17 +10,22 @@ import sys
 import traceback
 from multiprocessing.connection import Client
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
 
 
 def load_workers():
-    spec = importlib.util.spec_from_file_location("gloo_workers", Path(__file__).with_name("workers.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gloo_workers"] = module
-    spec.loader.exec_module(module)
-    return module
+    """All functions of workers.py and of the files named *_workers.py, in one namespace."""
+    found = SimpleNamespace()
+    for file in sorted(Path(__file__).parent.glob("*workers.py")):
+        spec = importlib.util.spec_from_file_location(f"gloo_{file.stem}", file)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        vars(found).update({name: value for name, value in vars(module).items() if not name.startswith("_")})
+    return found
 
 
 def main(socket, rank, world_size, rendezvous):

@@ -181,6 +181,30 @@ def test_short_captions_are_encoded_reduced_and_given_with_their_view_s_texts(st
     assert value.item() == pytest.approx(np.mean(shorts) + np.mean(longs), rel=1e-4)
 
 
+@pytest.mark.parametrize("short", [False, True])
+def test_encoding_in_chunks_changes_neither_loss_nor_gradient(step, short):
+    found = []
+    for chunk in (None, 3):
+        model = towers_model()
+        options = {"reducer": AsyncBatchNorm(DIM, loss=ClipLoss(), fit_split="train"), "num_views": 2}
+        module = make_module(model, loss=ShortLoss() if short else None, grad_cache_chunk=chunk, **options)
+        loss, logged = step(module, make_batch(short=short))
+        loss.backward()
+        found.append((loss.detach(), logged, {name: p.grad for name, p in module.named_parameters()}))
+    assert found[0][2]["model.clip.image.weight"].abs().max() > 1e-3
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_encoders_of_a_training_step_see_no_more_than_a_chunk(step):
+    model = towers_model()
+    seen = []
+    model.clip.dropout.register_forward_hook(lambda module, args, out: seen.append((len(out), torch.is_grad_enabled())))
+    loss, _ = step(make_module(model, grad_cache_chunk=3), make_batch())
+    assert seen == [(3, False), (1, False)] * 2
+    loss.backward()
+    assert sorted(seen[4:]) == sorted([(3, True), (1, True)] * 2)
+
+
 def test_short_captions_go_through_a_trained_reducer(step):
     loss, reducer = ShortLoss(), AsyncBatchNorm(DIM, loss=ClipLoss(), fit_split="train")
     model, batch = towers_model(), make_batch(short=True)
@@ -313,4 +337,24 @@ def test_batches_with_and_without_short_captions_are_encoded_alike():
 def test_a_checkpoint_says_whose_encoders_its_reducer_belongs_to(weights):
     checkpoint = {}
     make_module(towers_model(), encoder_weights=weights).on_save_checkpoint(checkpoint)
-    assert checkpoint == {CHECKPOINT_KEY: {"config": {"name": "x"}, "encoder_weights": weights}}
+    assert checkpoint == {CHECKPOINT_KEY: {"config": {"name": "x"}, "encoder_weights": weights, "samples_seen": 0}}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_fused_optimizer_is_clipped_in_every_precision_without_a_scaler(precision):
+    """With SGD of rate 1 a clipped step is as long as the bound."""
+
+    def moved(bound):
+        model = towers_model(max_logit_scale=None)
+        before = {name: p.detach().double().clone() for name, p in model.named_parameters()}
+        module = make_module(model, optimizer=lambda groups: torch.optim.SGD(groups, lr=1.0, fused=True))
+        trainer = pl.Trainer(
+            max_steps=1, accelerator="cpu", precision=precision, gradient_clip_val=bound, logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module, DataLoader([make_batch()], batch_size=None))
+        steps = [(p.detach().double() - before[name]).square().sum() for name, p in model.named_parameters()]
+        return sum(steps).sqrt().item()
+
+    assert moved(0.2) == pytest.approx(0.2, rel=1e-3)
+    assert moved(None) > 0.3

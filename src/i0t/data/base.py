@@ -98,7 +98,7 @@ class ImageTextDataModule(pl.LightningDataModule):
     """
 
     eval_batch_size: int  # images encoded at once, per device
-    first_step: int = 0  # of a training that goes on: the optimizer steps it has behind it
+    first_batch: int = 0  # of a training that goes on: the batches it has behind it, on every rank
 
     def __init__(self, *, main_object: str | None = None) -> None:
         super().__init__()

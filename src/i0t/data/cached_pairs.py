@@ -59,7 +59,7 @@ class CachedPairs(ImageTextDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches; after a resume, from the batch at which the interrupted epoch stopped."""
         sampler = GlobalBatchSampler(len(self._train), batch_size=self.batch_size, seed=self.train_seed)
-        sampler.resume_at(self.first_step)
+        sampler.resume_at(self.first_batch)
         return DataLoader(self._train, batch_size=None, sampler=EpochBatches(sampler))
 
     def val_dataloader(self) -> DataLoader[Batch]:

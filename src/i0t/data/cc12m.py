@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,9 @@ from i0t.data.image_files import decode_image
 from i0t.data.samplers import ShardedBatchSampler
 from i0t.data.shard_batches import EvaluationSamples, StreamedBatches, StreamLoader
 from i0t.data.shard_index import ShardIndex, index_shards
-from i0t.data.shards import IMAGE_SUFFIXES, ShardStream, expand_shards, is_remote
+from i0t.data.shard_positions import StreamProgress
+from i0t.data.shard_stream import ShardStream
+from i0t.data.shards import IMAGE_SUFFIXES, expand_shards, is_remote
 from i0t.data.skipped import SkippedSamples
 
 _TEST_IS_VAL = "cc12m test: its images are those of val (data.test_shards); what is fitted on val is fitted on test"
@@ -36,9 +39,11 @@ _TEST_IS_VAL = "cc12m test: its images are those of val (data.test_shards); what
 class Cc12mDataModule(ImageTextDataModule):
     """Image-caption pairs in tar shards.
 
-    Training never ends: ``trainer.max_steps`` is the only duration. A resumed run goes on with the exact optimizer and
-    step, and with other samples than those it has seen since it was first started; the order in which an uninterrupted
-    run would have gone on is not repeated.
+    Training never ends: ``trainer.max_steps`` is the only duration. In every epoch each shard is read by one worker of
+    one rank (:mod:`i0t.data.shard_positions`). A resumed run goes on with the samples that an uninterrupted one would
+    have seen next, one by one, on as many devices with as many workers and the same ``shuffle_buffer``. With another
+    number of these it goes on with the next whole shards: no sample comes up twice in an epoch, and of each former
+    worker's at most the shard and the block that it had begun, and those it was behind the others, are left out.
 
     Args:
         root: Folder of shards that are named by a relative path.
@@ -51,6 +56,7 @@ class Cc12mDataModule(ImageTextDataModule):
             words or a random ``quarter`` (:mod:`i0t.data.caption_parts`). Every split is encoded and evaluated with
             whole captions, as in the published code of Two Effects, One Trigger.
         shuffle_buffer: Samples that each worker holds, as they are in the shard, to mix them.
+        resampled: Draw shards with replacement; else every shard comes up once in an epoch.
         limit: The first so many samples of the validation and test splits; ``None``: all.
         train_eval_limit: The first so many training samples, for what is fitted or measured on the training split,
             which then needs local shards; ``None``: all.
@@ -66,7 +72,9 @@ class Cc12mDataModule(ImageTextDataModule):
         ValueError: If an option is out of range, or (when a split is first used) its shards are not as described.
 
     DDP:
-        Ranks draw independently in training, and take disjoint shares in evaluation.
+        Ranks take disjoint shares, in training of every epoch's shards, in evaluation of the samples. Checkpoints
+        gather where the workers of all ranks stand.
+    **State:** four integers for every worker of every rank, and the number of batches.
     """
 
     def __init__(
@@ -80,6 +88,7 @@ class Cc12mDataModule(ImageTextDataModule):
         caption_field: str | None,
         caption_part: str,
         shuffle_buffer: int,
+        resampled: bool,
         limit: int | None,
         train_eval_limit: int | None,
         batch_size: int,
@@ -105,18 +114,21 @@ class Cc12mDataModule(ImageTextDataModule):
         self.test_is_val = test_shards is None
         self.caption_key, self.caption_field = caption_key, caption_field
         self.caption_part = caption_part
-        self.shuffle_buffer = shuffle_buffer
+        self.shuffle_buffer, self.resampled = shuffle_buffer, resampled
         self.limits = {"train": train_eval_limit, "val": limit, "test": limit}
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers = num_workers
         self.train_seed = train_seed
         self.skipped = SkippedSamples(num_workers)
+        self.progress = StreamProgress(num_workers=num_workers, shuffle_buffer=shuffle_buffer)
         self._indices: dict[str, ShardIndex] = {}
 
     def setup(self, stage: str) -> None:
         """Finds the shards that training needs, so that what is wrong with them is said before it starts."""
         if stage == "fit":
-            self.shards("train")
+            stream = self._stream()
+            if self.trainer is not None:
+                stream.check_enough(self.trainer.world_size, self.progress.num_workers)
             self.index("val")
 
     def shards(self, split: str) -> list[str]:
@@ -178,24 +190,20 @@ class Cc12mDataModule(ImageTextDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """The stream, in an order that depends on the step at which training begins.
+        """The stream, from its beginning or where the checkpoint left it.
 
         Raises:
-            ValueError: If no number of steps is set.
+            ValueError: If no number of steps is set, or the checkpoint does not say where its stream stood.
         """
-        stream = ShardStream(
-            self.shards("train"),
-            suffixes={*IMAGE_SUFFIXES, self.caption_key},
-            shuffle_buffer=self.shuffle_buffer,
-            seed=self.train_seed,
-            skipped=self.skipped,
-        )
-        if self.trainer is not None:
-            if self.trainer.max_steps < 1:
-                raise ValueError("trainer.max_steps must be set: streamed data have no end")
-            stream.start_step = self.trainer.global_step
+        if self.trainer is not None and self.trainer.max_steps < 1:
+            raise ValueError("trainer.max_steps must be set: streamed data have no end")
+        if self.first_batch and not self.progress.is_loaded:
+            raise ValueError(
+                "this checkpoint does not say where its stream of shards stood: it was not trained on these data; "
+                "start a new run from its weights with ckpt_path="
+            )
         dataset = StreamedBatches(
-            stream,
+            self._stream(),
             batch_size=self.batch_size,
             caption_key=self.caption_key,
             caption_field=self.caption_field,
@@ -204,9 +212,36 @@ class Cc12mDataModule(ImageTextDataModule):
             tokenizer=self.tokenizer,
             skipped=self.skipped,
         )
-        return StreamLoader(
-            dataset, batch_size=None, num_workers=self.num_workers, pin_memory=torch.cuda.is_available()
+        return StreamLoader(dataset, self.progress, num_workers=self.num_workers, pin_memory=torch.cuda.is_available())
+
+    def _stream(self) -> ShardStream:
+        return ShardStream(
+            self.shards("train"),
+            suffixes={*IMAGE_SUFFIXES, self.caption_key},
+            shuffle_buffer=self.shuffle_buffer,
+            seed=self.train_seed,
+            resampled=self.resampled,
+            skipped=self.skipped,
         )
+
+    def sample_names(self, sample_ids: Sequence[int]) -> list[str]:
+        """Shard and number of training samples, by the ``sample_id`` of their batches."""
+        stream = self._stream()
+        return [stream.name_of(identifier) for identifier in sample_ids]
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Keeps count of the training batches that are used, not of those that are read ahead."""
+        if self.trainer is not None and self.trainer.training:
+            self.progress.use()
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands, for the checkpoint; called on all ranks."""
+        return self.progress.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The next training loader goes on from there."""
+        self.progress.load_state_dict(state_dict)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation split."""

@@ -152,7 +152,7 @@ class MadDataModule(ImageTextDataModule):
         """Shuffled batches; after a resume, from the batch at which the interrupted epoch stopped."""
         split = self._new_split(self.split("train").images, self.variants)
         sampler = GlobalBatchSampler(len(split), batch_size=self.batch_size, seed=self.train_seed)
-        sampler.resume_at(self.first_step)
+        sampler.resume_at(self.first_batch)
         dataset = MadBatches(
             split, transform=self.transform, tokenizer=self.tokenizer, train_seed=self.train_seed, sampler=sampler
         )

@@ -200,7 +200,7 @@ class PhotoDataModule(ImageTextDataModule):
         """Shuffled batches; after a resume, from the batch at which the interrupted epoch stopped."""
         photos = self.split("train")
         sampler = GlobalBatchSampler(len(photos), batch_size=self.batch_size, seed=self.train_seed)
-        sampler.resume_at(self.first_step)
+        sampler.resume_at(self.first_batch)
         dataset = TrainingPhotos(
             photos.image_files,
             [text for texts in photos.captions for text in texts],
@@ -253,6 +253,9 @@ class PhotoDataModule(ImageTextDataModule):
 
 
 def _num_workers() -> int:
+    share = os.environ.get("I0T_NUM_WORKERS")  # set by an administrator, or by the command: this rank's share
+    if share:
+        return int(share)
     # Not on every system; where it is, it knows of a container's or a batch system's share.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, _MOST_WORKERS)

@@ -23,7 +23,7 @@ def _world() -> tuple[int, int]:
 class GlobalBatchSampler(Sampler[list[int]]):
     """Shuffled batches of a training split; the ranks' batches of one step make up one slice of one permutation.
 
-    The last uneven global batch is dropped. After ``resume_at(step)`` the next epoch starts at that batch of its
+    The last uneven global batch is dropped. After ``resume_at(batch)`` the next epoch starts at that batch of its
     permutation, so that a resumed run sees the batches it would have seen.
 
     Args:
@@ -49,12 +49,13 @@ class GlobalBatchSampler(Sampler[list[int]]):
         """Chooses the permutation; Lightning calls it at the start of every epoch."""
         self.epoch = epoch
 
-    def resume_at(self, step: int) -> None:
-        """Goes to the epoch of this step and skips the batches before it.
+    def resume_at(self, batch: int) -> None:
+        """Goes to the epoch of this batch, counted from the run's first, and skips the batches before it.
 
-        The epoch is set here too: Lightning starts worker processes before it tells the epoch.
+        Batches, not optimizer steps: where gradients are accumulated a step takes several, and the last of an epoch
+        fewer. The epoch is set here too: Lightning starts worker processes before it tells the epoch.
         """
-        self.epoch, self._skip = divmod(step, len(self))
+        self.epoch, self._skip = divmod(batch, len(self))
 
     def __len__(self) -> int:
         _, world = _world()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -17,22 +18,43 @@ from i0t.data.base import Batch
 from i0t.data.caption_parts import CaptionCutter
 from i0t.data.image_files import ImageReader, UnreadableImage
 from i0t.data.shard_index import ShardIndex, image_suffix, read_caption, sample_name
-from i0t.data.shards import ShardStream, UnusableSample
+from i0t.data.shard_positions import CAPTION, Position, StreamProgress
+from i0t.data.shard_stream import ShardStream, place
+from i0t.data.shards import UnusableSample
 from i0t.data.skipped import SkippedSamples
 
 # So many useless samples in a row are not an accident but a wrong caption_key.
 _MOST_UNUSABLE = 1000
 
 
-class StreamedBatches(IterableDataset[Batch]):
+class Pair(NamedTuple):
+    """One usable sample.
+
+    Attributes:
+        image: Transformed.
+        caption: As training takes it.
+        identifier: Of the sample in this run.
+        position: Where its worker stands behind it.
+    """
+
+    image: Tensor
+    caption: str
+    identifier: int
+    position: Position
+
+
+class StreamedBatches(IterableDataset[tuple[Batch, int, Position]]):
     """Batches of a stream, without an end; samples that cannot be used are counted and left out.
+
+    Yields each with the number of its worker and the position at which that then stands. ``sample_id`` and ``text_id``
+    are the samples' identifiers (:meth:`ShardStream.identifier`).
 
     Args:
         stream: Of samples as they are in the shards.
         batch_size: B.
         caption_key: Suffix of the member with the caption.
         caption_field: See :func:`i0t.data.shard_index.read_caption`.
-        caption_part: What of each caption is kept; a worker draws it from its share of the stream's seed.
+        caption_part: What of each caption is kept, drawn from the seed and the place of the sample in the stream.
         transform: Of a PIL image.
         tokenizer: Of texts.
         skipped: Counts what is left out.
@@ -60,17 +82,17 @@ class StreamedBatches(IterableDataset[Batch]):
         self.tokenizer = tokenizer
         self.skipped = skipped
 
-    def __iter__(self) -> Iterator[Batch]:
-        pairs = self._pairs()
-        rows = torch.arange(self.batch_size)  # a sample of a stream has no row but that of its batch
+    def __iter__(self) -> Iterator[tuple[Batch, int, Position]]:
+        pairs, worker = self._pairs(), self.stream.worker()
+        matching = torch.arange(self.batch_size)
         while True:
-            images, captions = zip(*islice(pairs, self.batch_size), strict=True)
-            yield Batch(torch.stack(images), self.tokenizer(list(captions)), rows, rows, rows)
+            images, captions, identifiers, positions = zip(*islice(pairs, self.batch_size), strict=True)
+            ids = torch.tensor(identifiers)
+            yield Batch(torch.stack(images), self.tokenizer(list(captions)), matching, ids, ids), worker, positions[-1]
 
-    def _pairs(self) -> Iterator[tuple[Tensor, str]]:
-        cut = CaptionCutter(self.caption_part, seed=self.stream.worker_seeds()[2])
+    def _pairs(self) -> Iterator[Pair]:
         num_unusable = 0
-        for sample in self.stream:
+        for sample, position in self.stream:
             try:
                 image, caption = self._pair(sample)
             except (UnreadableImage, UnusableSample) as error:
@@ -82,7 +104,12 @@ class StreamedBatches(IterableDataset[Batch]):
                     ) from error
                 continue
             num_unusable = 0
-            yield image, cut(caption)
+            yield Pair(image, self._cut(caption, sample), self.stream.identifier(sample), position)
+
+    def _cut(self, caption: str, sample: Mapping[str, Any]) -> str:
+        """The kept part of a caption: the same wherever a run is interrupted, another one in the next epoch."""
+        seed = np.random.SeedSequence([CAPTION, self.stream.sequence.seed, *place(sample)])
+        return CaptionCutter(self.caption_part, seed=int(seed.generate_state(1)[0]))(caption)
 
     def _pair(self, sample: Mapping[str, Any]) -> tuple[Tensor, str]:
         name, key = sample_name(sample), self.caption_key
@@ -91,14 +118,32 @@ class StreamedBatches(IterableDataset[Batch]):
         return self.read.decode(data, name=name), caption
 
 
-class StreamLoader(DataLoader[Batch]):
-    """Tells the stream that it begins, before its workers become copies of it."""
+class StreamLoader(DataLoader[Any]):
+    """Tells the stream where to go on, before its workers become copies of it, and keeps count of what it hands out.
+
+    Args:
+        dataset: Of whole batches.
+        progress: Of the workers of this loader.
+        num_workers: That read and decode; 0: the main process does.
+        pin_memory: For copies to a GPU.
+    """
 
     dataset: StreamedBatches
 
+    def __init__(
+        self, dataset: StreamedBatches, progress: StreamProgress, *, num_workers: int, pin_memory: bool
+    ) -> None:
+        super().__init__(dataset, batch_size=None, num_workers=num_workers, pin_memory=pin_memory)
+        self.progress = progress
+
     def __iter__(self) -> Any:
-        self.dataset.stream.begin()
-        return super().__iter__()
+        self.dataset.stream.begin(self.progress)
+        return self._count(super().__iter__())
+
+    def _count(self, batches: Iterator[Any]) -> Iterator[Batch]:
+        for batch, worker, position in batches:
+            self.progress.hand_out(worker, Position(*position))
+            yield batch
 
 
 class EvaluationSamples(Dataset[Batch]):

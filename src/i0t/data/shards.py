@@ -1,16 +1,13 @@
-"""WebDataset tar shards as an infinite stream: where they are, how one is read, and in which order.
+"""WebDataset tar shards: where they are, and how one is read.
 
-A shard is a tar whose members ``<key>.<suffix>`` of one key stand together and make one sample. A stream draws shards
-with replacement, for ever: every worker of every rank draws its own, so it does not matter how many shards there are,
-no rank ever runs out before another, and the number of steps is the only duration.
+A shard is a tar whose members ``<key>.<suffix>`` of one key stand together and make one sample. In which order a
+training run reads them is the matter of :mod:`i0t.data.shard_stream`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import glob
-import logging
-import random
 import shlex
 import tarfile
 import zlib
@@ -19,21 +16,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlparse
 
-import numpy as np
-import torch.distributed as dist
 import webdataset as wds
 from braceexpand import braceexpand
-from torch.utils.data import get_worker_info
 from webdataset.tariterators import group_by_keys
 
-from i0t.data.skipped import SkippedSamples
-
-_log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 _SCHEMES = ("pipe", "http", "https", "s3", "gs", "hf")
 _SHARD_ERRORS = (OSError, tarfile.TarError, EOFError, zlib.error, ValueError)
-# So many shards in a row without a single sample are not an accident.
-_MOST_UNREADABLE = 100
 _NAMED = 5  # files named in an error
 _DRAIN_BYTES = 1 << 20
 
@@ -188,83 +177,3 @@ def one_line(error: BaseException) -> str:
     # What webdataset raises carries its own arguments behind the reason.
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str((*error.args, "")[0])
     return " ".join(reason.split()) or type(error).__name__
-
-
-class ShardStream:
-    """Samples of randomly drawn shards, without an end.
-
-    The order depends on the seed, the step at which training began or was resumed, the number of times it was begun
-    since, the rank and the worker: a resumed run does not see its first batches again. The order of an uninterrupted
-    run is not repeated: that takes map-style data.
-
-    Args:
-        shards: Paths, URLs and commands.
-        suffixes: Of the members that are wanted.
-        shuffle_buffer: Samples held to be mixed, encoded as they are in the shard, in every worker; 1 keeps the order.
-        seed: Of all draws.
-        skipped: Counts shards that could not be read to their end.
-
-    DDP:
-        Nothing is communicated: ranks draw independently.
-    """
-
-    def __init__(
-        self,
-        shards: Sequence[str],
-        *,
-        suffixes: Collection[str],
-        shuffle_buffer: int,
-        seed: int,
-        skipped: SkippedSamples,
-    ) -> None:
-        self.shards = list(shards)
-        self.suffixes = frozenset(suffixes)
-        self.shuffle_buffer = shuffle_buffer
-        self.seed = seed
-        self.skipped = skipped
-        self.start_step = 0
-        self._starts = 0
-        self._rank = 0
-
-    def begin(self) -> None:
-        """Called in the main process before every iteration: its workers are then copies that know where they stand."""
-        self._starts += 1
-        self._rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-    def worker_seeds(self) -> tuple[int, int, int]:
-        """Seeds of this worker's draws of shards, of its buffer, and of what is drawn for each of its samples."""
-        info = get_worker_info()
-        worker = 0 if info is None else info.id
-        sequence = np.random.SeedSequence([self.seed, self.start_step, self._starts, self._rank, worker])
-        # webdataset hashes what it is given, and Python hashes only numbers alike in every process.
-        shard_seed, buffer_seed, sample_seed = sequence.generate_state(3, np.uint64).tolist()
-        return shard_seed, buffer_seed, sample_seed
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        shard_seed, buffer_seed, _ = self.worker_seeds()
-        drawn = wds.ResampledShards(self.shards, deterministic=True, worker_seed=lambda: shard_seed)
-        mix = wds.shuffle(self.shuffle_buffer, initial=self.shuffle_buffer // 4, rng=random.Random(buffer_seed))
-        return iter(mix(self._samples(shard["url"] for shard in drawn)))
-
-    def _samples(self, locations: Iterator[str]) -> Iterator[dict[str, Any]]:
-        """Samples of one shard after the other; a shard that breaks off is counted and left."""
-        fruitless: list[str] = []  # shards without a single sample since the last one that had some
-        reported: set[str] = set()
-        for location in locations:
-            num_samples, reason = 0, ""
-            try:
-                for sample in read_shard(location, self.suffixes):
-                    num_samples += 1
-                    yield sample
-            except UnreadableShard as error:
-                reason = str(error)
-            if not num_samples and not reason:
-                reason = f"shard {location} has no member named *.{', *.'.join(sorted(self.suffixes))}"
-            if reason:
-                self.skipped.add(reason)
-            if reason and location not in reported:
-                reported.add(location)
-                _log.warning("%s; training goes on with the other shards", reason)
-            fruitless = [] if num_samples else [*fruitless, location]
-            if set(fruitless) == set(self.shards) or len(fruitless) == _MOST_UNREADABLE:
-                raise UnreadableShard(f"no sample in {len(fruitless)} shards in a row; the last: {reason}")

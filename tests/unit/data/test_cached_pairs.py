@@ -137,7 +137,7 @@ def test_a_resumed_run_goes_on_where_the_photos_would(photos, encoded, completed
     uninterrupted = [batch for epoch in epochs(photos(), 3) for batch in epoch]
     loaders = []
     for module in (cached, plain):
-        module.first_step = completed
+        module.first_batch = completed
         loaders.append(module.train_dataloader())
     found, expected = (list(loader) for loader in loaders)
     assert_same_batches(found, expected, encoded["train"])

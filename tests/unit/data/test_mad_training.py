@@ -103,8 +103,8 @@ def test_a_resumed_training_goes_on_with_the_batches_of_an_uninterrupted_one(var
     whole = datamodule(*options).train_dataloader()
     steps = [batch for epoch in range(2) for batch in epoch_of(whole, epoch)]
     resumed = datamodule(*options)
-    resumed.first_step = len(steps) // 2 + 1
-    assert_same(list(resumed.train_dataloader()), steps[resumed.first_step :])
+    resumed.first_batch = len(steps) // 2 + 1
+    assert_same(list(resumed.train_dataloader()), steps[resumed.first_batch :])
 
 
 @pytest.mark.parametrize("variants", ["all", "one"])

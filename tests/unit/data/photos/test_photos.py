@@ -132,7 +132,7 @@ def test_a_resumed_run_sees_the_batches_it_would_have_seen(data):
         loader.sampler.set_epoch(epoch)
         uninterrupted += list(loader)
     module = data()
-    module.first_step = 4
+    module.first_batch = 4
     resumed = list(module.train_dataloader())
     assert len(resumed) == 2  # of the second epoch's three
     for one, other in zip(resumed, uninterrupted[4:], strict=True):

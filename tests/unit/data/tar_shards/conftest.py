@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torchvision import transforms
 
+from i0t.data import shard_positions, shard_stream
 from i0t.data.cc12m import Cc12mDataModule
 
 
@@ -79,6 +81,7 @@ def cc12m(tmp_path):
             "caption_field": None,
             "caption_part": "full",
             "shuffle_buffer": 8,
+            "resampled": False,
             "limit": None,
             "train_eval_limit": 10,
             "batch_size": 4,
@@ -103,3 +106,21 @@ def cut():
         return target
 
     return write
+
+
+@pytest.fixture
+def position(monkeypatch):
+    """Makes this process a rank among ``num_ranks``, and, where it is given, a worker of it."""
+
+    def set_position(rank=0, num_ranks=1, worker=None):
+        world = SimpleNamespace(
+            is_available=lambda: True,
+            is_initialized=lambda: True,
+            get_rank=lambda: rank,
+            get_world_size=lambda: num_ranks,
+        )
+        monkeypatch.setattr(shard_positions, "dist", world)
+        if worker is not None:
+            monkeypatch.setattr(shard_stream, "get_worker_info", lambda: SimpleNamespace(id=worker))
+
+    return set_position

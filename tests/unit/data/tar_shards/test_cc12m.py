@@ -1,16 +1,16 @@
 """The data module: endless training, exact evaluation."""
 
 import io
+import itertools
 import logging
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from i0t.data import samplers, shard_batches, shards
+from i0t.data import samplers, shard_batches
 from i0t.data.image_files import UnreadableImage, decode_image
 from i0t.data.shards import UnreadableShard, UnusableSample
 
@@ -60,89 +60,61 @@ def test_training_uses_the_transform_of_training(cc12m, folders):
     assert next(iter(datamodule.val_dataloader())).images.shape[-1] == 16
 
 
-def test_one_shard_feeds_two_ranks_with_two_workers_each_in_orders_of_their_own(
-    cc12m, write_shard, captions_of, monkeypatch
+def test_two_ranks_with_two_workers_each_have_every_sample_of_an_epoch_once(cc12m, write_shard, captions_of, position):
+    for i in range(4):
+        write_shard(f"train/{i}.tar", 100 * i, 8)
+    seen = []
+    for rank in range(2):
+        position(rank, 2)
+        seen += first_batches(cc12m(num_workers=2, batch_size=2).train_dataloader(), 8, captions_of)
+    assert sorted(itertools.chain(*seen)) == [100 * i + n for i in range(4) for n in range(8)]
+    position(0, 2)
+    again = first_batches(cc12m(num_workers=2, batch_size=2).train_dataloader(), 8, captions_of)
+    assert again == seen[:8]
+
+
+def test_one_shard_feeds_many_workers_only_where_shards_are_drawn_with_replacement(
+    cc12m, write_shard, captions_of, position
 ):
     write_shard("train/0.tar", 0, 24)
+    write_shard("val/0.tar", 0, 4)
+    message = r"1 shards for 2 device\(s\) with 2 worker\(s\) each.*data\.num_workers=0 or fewer.*data\.resampled=true"
+    datamodule = cc12m(num_workers=2)
+    datamodule.trainer = SimpleNamespace(world_size=2)
+    with pytest.raises(ValueError, match=message):
+        datamodule.setup("fit")
     orders = []
-    for rank in (0, 1, 0):
-        ranks = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, get_rank=lambda rank=rank: rank)
-        monkeypatch.setattr(shards, "dist", ranks)
-        batches = first_batches(cc12m(num_workers=2).train_dataloader(), 16, captions_of)
-        orders += [batches[0::2], batches[1::2]]  # a loader takes its workers in turn
-    assert orders[0:2] == orders[4:6], "the same rank and worker repeat"
-    assert len({str(order) for order in orders[:4]}) == 4
-    for order in orders:
-        seen = {n for batch in order for n in batch}
-        assert seen <= set(range(24))
-        assert len(seen) >= 16, "each goes through the whole shard, but for what its buffer holds"
+    for rank in range(2):
+        position(rank, 2)
+        with pytest.raises(ValueError, match=message):
+            next(iter(cc12m(num_workers=2).train_dataloader()))
+        batches = first_batches(cc12m(num_workers=2, resampled=True).train_dataloader(), 12, captions_of)
+        orders += [list(itertools.chain(*batches[0::2])), list(itertools.chain(*batches[1::2]))]
+    assert len({tuple(order) for order in orders}) == 4
+    assert all(sorted(order) == list(range(24)) for order in orders), "each goes through the whole shard"
 
 
-def test_the_stream_begins_anew_with_every_iteration(cc12m, folders, captions_of):
+def test_batches_say_which_samples_they_hold(cc12m, folders, captions_of, tmp_path):
+    datamodule = cc12m()
+    batches = iter(datamodule.train_dataloader())
+    for _ in range(6):
+        batch = next(batches)
+        assert batch.sample_id.tolist() == batch.text_id.tolist()
+        assert datamodule.sample_names(batch.sample_id.tolist()) == [
+            f"{tmp_path}/train/{n // 100}.tar: sample number {n % 100}, counting from 0"
+            for n in numbers(captions_of(batch))
+        ]
+
+
+def test_a_stream_that_is_read_without_a_trainer_begins_again_where_it_began(cc12m, folders, captions_of):
     loader = cc12m(num_workers=1).train_dataloader()
     first, second = (first_batches(loader, 5, captions_of) for _ in range(2))
-    assert first != second
-
-
-class Recorder(pl.LightningModule):
-    """Keeps the numbers of the samples it sees."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen = []
-
-    def training_step(self, batch, _):
-        self.seen.append(batch.tokens[:, 6:].tolist())
-        return self.weight * 1.0
-
-    def validation_step(self, batch, _):
-        pass
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=1.0)
-
-
-def fit(datamodule, folder, max_steps, ckpt_path=None):
-    module = Recorder()
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_steps=max_steps,
-        max_epochs=-1,
-        val_check_interval=4,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    )
-    trainer.fit(module, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-    return trainer, module
-
-
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
-@pytest.mark.filterwarnings("ignore:.*your dataloader is not resumable")
-def test_max_steps_ends_training_and_a_resumed_run_sees_other_samples(cc12m, folders, tmp_path):
-    trainer, first = fit(cc12m(), tmp_path, 5)
-    assert trainer.global_step == len(first.seen) == 5
-    trainer.save_checkpoint(tmp_path / "5.ckpt")
-    trainer, resumed = fit(cc12m(), tmp_path, 9, tmp_path / "5.ckpt")
-    assert trainer.global_step == 9
-    assert len(resumed.seen) == 4
-    assert resumed.weight.item() == pytest.approx(-9.0), "the optimizer went on"
-    assert resumed.seen != first.seen[:4], "the first batches do not come again"
-    _, again = fit(cc12m(), tmp_path, 9, tmp_path / "5.ckpt")
-    assert again.seen == resumed.seen, "resuming twice gives the same samples"
-    _, anew = fit(cc12m(), tmp_path, 5)
-    assert anew.seen == first.seen
+    assert first == second
 
 
 def test_a_stream_needs_a_number_of_steps(cc12m, folders):
     datamodule = cc12m()
-    datamodule.trainer = SimpleNamespace(max_steps=-1, global_step=0)
+    datamodule.trainer = SimpleNamespace(max_steps=-1)
     with pytest.raises(ValueError, match=r"trainer\.max_steps must be set: streamed data have no end"):
         datamodule.train_dataloader()
 

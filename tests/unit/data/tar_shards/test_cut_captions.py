@@ -1,12 +1,9 @@
 """Training on captions cut to a part of their words, and evaluation on whole ones."""
 
 import collections
-from types import SimpleNamespace
 
 import pytest
 import torch
-
-from i0t.data import shards
 
 WORDS = "a cat sits upon the old red mat"
 HALVES = {"a cat sits upon", "the old red mat"}
@@ -49,26 +46,23 @@ def test_short_captions_lose_words_but_never_all_of_them(cc12m, write_shard, cap
     assert set(seen) == {"a", "cat", "sits", "upon", "the", "old", "mat"}
 
 
-def test_the_cuts_repeat_with_the_seed_and_differ_between_ranks_workers_and_starts(
-    cc12m, write_shard, captions_of, monkeypatch
-):
-    write_shard("train/0.tar", 0, 1, caption_of)  # one sample: whatever differs is how it is cut
+def test_the_cuts_follow_from_the_seed_and_the_place_in_the_stream(cc12m, write_shard, captions_of, position):
+    for i in range(4):
+        write_shard(f"train/{i}.tar", 0, 4, caption_of)  # one caption: whatever differs is how it is cut
 
-    def cuts(rank=0, seed=0, start_step=0):
-        ranks = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, get_rank=lambda: rank)
-        monkeypatch.setattr(shards, "dist", ranks)
-        datamodule = cc12m(caption_part="quarter", num_workers=2, train_seed=seed)
+    def cuts(rank=0, seed=0):
+        position(rank, 2)
+        datamodule = cc12m(caption_part="quarter", num_workers=2, train_seed=seed, shuffle_buffer=1)
         datamodule.bind(transform=lambda image: torch.zeros(1), tokenizer=wide_tokens)
-        loader = datamodule.train_dataloader()
-        loader.dataset.stream.start_step = start_step
-        return [captions_seen(loader, 8, captions_of) for _ in range(2)]
+        return captions_seen(datamodule.train_dataloader(), 16, captions_of)
 
-    first, second = cuts()
-    assert [first, second] == cuts()
-    workers = [[caption for at in range(start, 32, 8) for caption in first[at : at + 4]] for start in (0, 4)]
-    others = [cuts(rank=1)[0], cuts(seed=1)[0], cuts(start_step=7)[0]]
-    assert len({tuple(order) for order in (first, second, *others)}) == 5
-    assert workers[0] != workers[1]
+    first = cuts()
+    assert cuts() == first
+    workers = [[caption for at in range(start, 64, 8) for caption in first[at : at + 4]] for start in (0, 4)]
+    orders = [*workers, cuts(rank=1)[0:32], cuts(seed=1)[0:32]]
+    assert len({tuple(order) for order in orders}) == 4
+    epochs = [workers[0][at : at + 4] for at in range(0, 32, 4)]
+    assert len({tuple(epoch) for epoch in epochs}) > 5, "drawn afresh each time"
 
 
 def test_cutting_captions_does_not_change_which_samples_come(cc12m, write_shard, captions_of):

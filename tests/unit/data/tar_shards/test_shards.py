@@ -1,19 +1,13 @@
-"""Where shards are, how one is read, and the order of a stream."""
+"""Where shards are, and how one is read."""
 
-import collections
 import functools
 import http.server
-import itertools
-import logging
 import tarfile
 import threading
-from types import SimpleNamespace
 
 import pytest
 
-from i0t.data import shards
-from i0t.data.shards import ShardStream, UnreadableShard, expand_shards, read_shard
-from i0t.data.skipped import SkippedSamples
+from i0t.data.shards import UnreadableShard, expand_shards, read_shard
 
 SUFFIXES = {"jpg", "txt"}
 
@@ -176,139 +170,6 @@ def test_a_url_is_read_and_one_that_is_not_there_is_an_error(write_shard, url_of
     assert keys(f"{url_of}/0.tar") == ["000000", "000001", "000002"]
     with pytest.raises(UnreadableShard, match=r"http://.*/1\.tar"):
         keys(f"{url_of}/1.tar")
-
-
-# --- the stream ---
-
-
-def stream(paths, *, seed=0, buffer=1, skipped=None):
-    return ShardStream(
-        [str(path) for path in paths],
-        suffixes=SUFFIXES,
-        shuffle_buffer=buffer,
-        seed=seed,
-        skipped=skipped or SkippedSamples(0),
-    )
-
-
-def take(samples, count):
-    return [int(sample["__key__"]) for sample in itertools.islice(samples, count)]
-
-
-@pytest.fixture
-def four_shards(write_shard):
-    return [write_shard(f"{i}.tar", 10 * i, 3) for i in range(4)]
-
-
-@pytest.fixture
-def position(monkeypatch):
-    """Makes this process a worker of a rank."""
-
-    def set_position(rank, worker):
-        monkeypatch.setattr(shards, "get_worker_info", lambda: SimpleNamespace(id=worker))
-        ranks = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, get_rank=lambda: rank)
-        monkeypatch.setattr(shards, "dist", ranks)
-
-    return set_position
-
-
-def test_every_seed_step_start_rank_and_worker_has_an_order_of_its_own_that_repeats(four_shards, position):
-    def order(seed=0, step=0, starts=1, rank=0, worker=0):
-        position(rank, worker)
-        source = stream(four_shards, seed=seed, buffer=4)
-        source.start_step = step
-        for _ in range(starts):
-            source.begin()
-        return tuple(take(source, 60))
-
-    places = [{}, {"seed": 1}, {"step": 5}, {"starts": 2}, {"rank": 1}, {"worker": 1}, {"rank": 1, "worker": 1}]
-    orders = [order(**place) for place in places]
-    assert len(set(orders)) == len(places)
-    assert orders == [order(**place) for place in places]
-
-
-def test_the_order_is_the_same_in_every_process(four_shards):
-    # Python hashes strings differently in every process; these numbers were written down once.
-    source = stream(four_shards)
-    source.begin()
-    assert [key // 10 for key in take(source, 30)[::3]] == [0, 2, 2, 0, 0, 0, 3, 2, 3, 2]
-
-
-def test_shards_are_drawn_evenly_and_without_an_end(four_shards):
-    source = stream(four_shards)
-    source.begin()
-    drawn = take(source, 3 * 1000)
-    assert drawn[0::3] == [key - key % 10 for key in drawn[0::3]], "without a buffer a shard comes in its own order"
-    counts = collections.Counter(key // 10 for key in drawn[::3])
-    assert sorted(counts) == [0, 1, 2, 3]
-    # 250 expected, standard deviation 13.7
-    assert all(190 < count < 310 for count in counts.values())
-
-
-def test_a_buffer_mixes_within_and_across_shards(write_shard):
-    paths = [write_shard(f"{i}.tar", 100 * i, 40) for i in range(2)]
-    source = stream(paths, buffer=30)
-    source.begin()
-    drawn = take(source, 200)
-    steps = [b - a for a, b in itertools.pairwise(drawn)]
-    assert steps.count(1) < 20, "neighbours of the shard do not stay neighbours"
-    assert {key // 100 for key in drawn} == {0, 1}
-
-
-def test_a_shard_cut_short_is_counted_and_named_once_and_the_others_go_on(four_shards, cut, caplog):
-    short = cut(four_shards[0], last_member(four_shards[0]).offset_data + 1, "short.tar")
-    skipped = SkippedSamples(0)
-    source = stream([short, *four_shards[1:]], skipped=skipped)
-    source.begin()
-    with caplog.at_level(logging.WARNING, logger="i0t"):
-        drawn = take(source, 300)
-    passes = drawn.count(0)
-    assert passes > 10
-    assert 2 not in drawn, "the last sample of the short shard never comes"
-    taken = skipped.take()
-    assert taken.number in (passes, passes - 1), "once each time the shard came up; the last pass may not have ended"
-    assert len(taken.reasons) == 1
-    assert f"cannot read shard {short}: " in taken.reasons[0]
-    assert len(caplog.records) == 1
-    assert f"{short}" in caplog.records[0].message
-
-
-def test_one_short_shard_alone_is_enough_to_go_on(four_shards, cut):
-    source = stream([cut(four_shards[0], last_member(four_shards[0]).offset, "short.tar")])
-    source.begin()
-    assert take(source, 50) == [0, 1] * 25
-
-
-def test_no_readable_shard_is_an_error_and_not_a_hang(tmp_path):
-    paths = [tmp_path / f"{i}.tar" for i in range(3)]
-    for path in paths:
-        path.write_bytes(b"nothing")
-    source = stream(paths)
-    source.begin()
-    with pytest.raises(UnreadableShard, match=r"no sample in \d+ shards in a row; the last: cannot read shard .*\.tar"):
-        take(source, 1)
-    source = stream([f"pipe:cat {tmp_path}/absent{i} 2>/dev/null" for i in range(3)])
-    source.begin()
-    with pytest.raises(UnreadableShard, match=r"no sample in \d+ shards in a row; the last: cannot read shard pipe:"):
-        take(source, 1)
-
-
-def test_shards_with_other_members_are_an_error_that_names_the_suffixes(write_shard):
-    def rename(number, sample):
-        sample["tiff"] = sample.pop("jpg")
-        sample["caption"] = sample.pop("txt")
-
-    source = stream([write_shard("0.tar", 0, 3, rename)])
-    source.begin()
-    with pytest.raises(UnreadableShard, match=r"0\.tar has no member named \*\.jpg, \*\.txt"):
-        take(source, 1)
-
-
-def test_one_unreadable_shard_among_two_never_stops_the_stream(four_shards, tmp_path):
-    (tmp_path / "bad.tar").write_bytes(b"nothing")
-    source = stream([tmp_path / "bad.tar", four_shards[1]])
-    source.begin()
-    assert set(take(source, 1500)) == {10, 11, 12}
 
 
 def test_the_error_of_a_worker_is_one_line():
