@@ -41,14 +41,9 @@ format: $(STAMP)  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## this project beside its peers, in one run each
-	$(BIN)/python benchmarks/mad_generation.py
+bench: $(STAMP)  ## every benchmark beside its peers, into benchmarks/RESULTS.md; BENCH="loss retrieval": these alone
 	$(BIN)/python -m pip install --quiet --no-deps clip-benchmark==1.6.2
-	$(BIN)/python benchmarks/retrieval.py
-	$(BIN)/python benchmarks/cached_evaluation.py
-	$(BIN)/python benchmarks/reduce_apply.py
-	$(BIN)/python benchmarks/image_decode.py
-	$(BIN)/python benchmarks/stage_two.py
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 clean:  ## remove the environment and caches, not your runs
 	rm -rf $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -9,15 +9,17 @@ synthetic photos have structure on all scales, weaker the finer it is. Single-th
 
 from __future__ import annotations
 
-import argparse
 import io
 import statistics
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import measure
 import numpy as np
 import open_clip.transform
 import torch
+from measure import Entry
 from PIL import Image
 
 from i0t.data.image_files import ImageReader
@@ -42,7 +44,8 @@ def plain(data: bytes, transform: object) -> torch.Tensor:
     return transform(Image.open(io.BytesIO(data)).convert("RGB"))  # type: ignore[operator]
 
 
-def compare(name: str, photos: list[bytes], *, image_size: int, train: bool, rounds: int) -> None:
+def compare(name: str, photos: list[bytes], *, image_size: int, train: bool, rounds: int) -> Entry:
+    """Milliseconds per photo of both, with the difference of their pixels."""
     transform = open_clip.transform.image_transform(image_size, is_train=train)
     reader = ImageReader(transform)
     differences = []
@@ -51,34 +54,32 @@ def compare(name: str, photos: list[bytes], *, image_size: int, train: bool, rou
         reference = plain(data, transform)
         torch.manual_seed(seed)  # the same random crop
         differences.append(((reader.decode(data, name=name) - reference).abs() * LEVELS).mean().item())
-    times: list[tuple[float, float]] = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        for data in photos:
-            plain(data, transform)
-        middle = time.perf_counter()
-        for data in photos:
-            reader.decode(data, name=name)
-        times.append((middle - start, time.perf_counter() - middle))
-    ratios = [ours / theirs for theirs, ours in times]
-    per_photo = [1e3 * statistics.median(column) / len(photos) for column in zip(*times, strict=True)]
-    print(
-        f"{name:>22} {'train' if train else 'eval':>6} {per_photo[0]:9.2f} {per_photo[1]:9.2f} "
-        f"{statistics.median(ratios):7.2f} ({min(ratios):.2f}-{max(ratios):.2f}) "
-        f"{statistics.mean(differences):12.4f} {max(differences):9.4f}"
+    decode, read = partial(plain, transform=transform), partial(reader.decode, name=name)
+    methods = {who: partial(read_all, method, photos) for who, method in (("ours", read), ("plain", decode))}
+    times = measure.alternate(methods, rounds=rounds)
+    per_photo = {who: [1e3 * seconds / len(photos) for seconds in taken] for who, taken in times.items()}
+    return Entry(
+        name=f"photos of {name}, {'training' if train else 'evaluation'}",
+        unit="ms",
+        ours=per_photo["ours"],
+        peers={"PIL and open_clip's transform": per_photo["plain"]},
+        note=f"one thread; pixels differ by {statistics.mean(differences):.2g} of 255 on average, "
+        f"{max(differences):.2g} in the worst photo",
     )
 
 
+def read_all(method: Callable[[bytes], object], photos: list[bytes]) -> None:
+    for data in photos:
+        method(data)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measure.parser(__doc__, rounds=7)
     parser.add_argument("--folder", type=Path, help="of *.jpg instead of synthetic photos")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--photos", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
+    arguments = measure.parse(parser, quick={"photos": 1, "rounds": 2})
     torch.set_num_threads(1)
-    columns = f"{'photos':>22} {'step':>6} {'plain ms':>9} {'i0t ms':>9} {'ratio (range)':>19}"
-    print(f"{columns} {'mean diff/255':>13} {'worst':>8}")
     if arguments.folder is not None:
         files = sorted(arguments.folder.glob("*.jpg"))[: arguments.photos]
         sets = {arguments.folder.name: [path.read_bytes() for path in files]}
@@ -87,9 +88,12 @@ def main() -> None:
             f"{width} x {height}": [synthetic_photo((width, height), seed) for seed in range(arguments.photos)]
             for width, height in SIZES
         }
-    for name, photos in sets.items():
-        for train in (False, True):
-            compare(name, photos, image_size=arguments.image_size, train=train, rounds=arguments.rounds)
+    entries = [
+        compare(name, photos, image_size=arguments.image_size, train=train, rounds=arguments.rounds)
+        for name, photos in sets.items()
+        for train in (False, True)
+    ]
+    measure.finish(entries, arguments)
 
 
 if __name__ == "__main__":

@@ -14,53 +14,18 @@ import os
 import resource
 import struct
 import tempfile
-import threading
 import time
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
+from measure import PeakMemory, memory_of
 
 from i0t.data.mad_generator import NUM_VARIANTS, MadImages, generate, load_source
 from i0t.data.mad_generator.idx import read_idx
 
 MOVES = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1))
 FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-_POLL_SECONDS = 0.1
-
-
-class PeakMemory:
-    """High-water marks of this process and of its children, looked at until the block ends.
-
-    Attributes:
-        children: Megabytes by process id.
-    """
-
-    def __enter__(self) -> PeakMemory:
-        self.children: dict[int, float] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(_POLL_SECONDS):
-            for children in Path("/proc/self/task").glob("*/children"):
-                for pid in children.read_text().split():
-                    self.children[int(pid)] = high_water_mark(int(pid)) or self.children.get(int(pid), 0.0)
-
-
-def high_water_mark(pid: int) -> float:
-    """Most memory that a process has had so far, in MB; 0 if it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 def write_mnist(root: Path, folder: Path, num_digits: int) -> None:
@@ -79,7 +44,7 @@ def write_mnist(root: Path, folder: Path, num_digits: int) -> None:
 def measure_generation(folder: Path, num_workers: int) -> MadImages:
     """Generates the training split and prints what it took."""
     load_source("mnist", "train", root=folder, val_digits=0)
-    before = high_water_mark(os.getpid())
+    before = memory_of("VmHWM")
     of_this_process_before = time.process_time()
     start = time.perf_counter()
     with PeakMemory() as peak:
@@ -91,11 +56,12 @@ def measure_generation(folder: Path, num_workers: int) -> MadImages:
     core_seconds = sum(used.ru_utime + used.ru_stime for used in of_cores) - of_this_process_before
     num_images = len(made.labels) * NUM_VARIANTS
     size = sum(path.stat().st_size for path in made.folder.iterdir())
-    children = ", ".join(f"{megabytes:,.0f}" for megabytes in sorted(peak.children.values())) or "none"
+    of_children = [megabytes for pid, megabytes in peak.by_pid.items() if pid != os.getpid()]
+    children = ", ".join(f"{megabytes:,.0f}" for megabytes in sorted(of_children)) or "none"
     print(f"generated      {num_images:,} images in {seconds:,.1f} s, {num_images / seconds:,.0f} images/s")
     print(f"on one core    {num_images / core_seconds:,.0f} images per second of processor time, {num_workers} workers")
     print(f"disk           {size:,} bytes, {size / len(made.labels):,.0f} per digit")
-    print(f"peak memory    {high_water_mark(os.getpid()):,.0f} MB ({before:,.0f} before), children {children}")
+    print(f"peak memory    {memory_of('VmHWM'):,.0f} MB ({before:,.0f} before), children {children}")
     return made
 
 

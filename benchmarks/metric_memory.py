@@ -1,6 +1,7 @@
 """Memory and time of every metric at two sizes: does memory grow with the rows, or with their square?
 
-    python benchmarks/metric_memory.py                          # 10,000 and 100,000 rows, D = 512; about 10 minutes
+    python benchmarks/metric_memory.py                          # 10,000 and 100,000 rows, D = 512; 10 to 15 minutes
+    python benchmarks/metric_memory.py --quadratic-rows 4000 40000      # the slow ones smaller: 6 minutes
     python benchmarks/metric_memory.py --only dunn_index --quadratic-width 512
     python benchmarks/metric_memory.py --rows 5000 20000        # other sizes
 
@@ -14,24 +15,26 @@ Linux only.
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
+import measure
 import torch
+from measure import Entry
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from i0t.analysis.ideal_words import IdealWords, class_means, ideal_words, nearest_compositions, nearest_words
 from i0t.metrics import functional as F
+from i0t.metrics.functional.dimensions import mean_differences
 
 NUM_RESAMPLES = 1000
 NUM_CLASSES = 100
+NUM_ATTRIBUTES = NUM_OBJECTS = 10  # whose compositions are the classes
 WARM_UP_ROWS = 400
+LINEAR_UP_TO = 1.5  # times the ratio of the rows: allocators round, and a small set's blocks may not be full
 CHUNK = 5000  # a multiple of the number of classes
 
 
@@ -58,6 +61,17 @@ class Features(NamedTuple):
         ).with_original()
 
 
+def words_of(features: Features) -> IdealWords:
+    """Ideal words of the texts, whose classes are compositions of an attribute and an object."""
+    return ideal_words(
+        features.text,
+        features.labels // NUM_OBJECTS,
+        features.labels % NUM_OBJECTS,
+        num_attributes=NUM_ATTRIBUTES,
+        num_objects=NUM_OBJECTS,
+    )
+
+
 LINEAR: dict[str, Callable[[Features], object]] = {
     "mean_activations": lambda f: F.mean_activations(f.image),
     "centroid_distance": lambda f: F.centroid_distance(f.image, f.text),
@@ -66,6 +80,7 @@ LINEAR: dict[str, Callable[[Features], object]] = {
     "alignment": lambda f: F.alignment(f.image, f.text),
     "relative_modality_gap": lambda f: F.relative_modality_gap(f.image, f.text),
     "relative_modality_gap (class prompts)": lambda f: F.relative_modality_gap(f.image, f.prompts, pairs=f.pairs),
+    "mean_differences (resampled)": lambda f: mean_differences(f.image, f.text, f.redraws),
     "calibration_shift": lambda f: F.calibration_shift(f.image, f.text.mean(0), num_fit=100),
     "centroid_noise": lambda f: F.centroid_noise(f.image, f.text, torch.arange(len(f.image))),
     "linear_separability (logreg)": lambda f: F.linear_separability(f.image, f.text),
@@ -83,6 +98,12 @@ LINEAR: dict[str, Callable[[Features], object]] = {
     "neighborhood_distance (resampled)": lambda f: F.resampled_neighborhood_distances(
         f.image, f.prompts, f.labels, torch.arange(len(f.image)), f.redraws.image_counts
     ),
+    "ideal_words": lambda f: words_of(f),
+    "nearest_words": lambda f: nearest_words(f.image, words_of(f).words.classes(), normalized=False),
+    "nearest_compositions": lambda f: nearest_compositions(
+        f.image, words_of(f).words, words_of(f).compositions, normalized=True
+    ),
+    "class_means (ideal images)": lambda f: class_means(f.image, f.labels, NUM_CLASSES),
 }
 QUADRATIC: dict[str, Callable[[Features], object]] = {
     "uniformity": lambda f: F.uniformity(f.image),
@@ -111,53 +132,47 @@ def make_features(num_rows: int, width: int) -> Features:
     return Features(image, text, labels, torch.randint(0, 4, (num_rows, 5), generator=generator), prompts)
 
 
-def status(field: str) -> float:
-    """MiB of this process, by a field of the kernel's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
-
-
-def measure(name: str, num_rows: int, width: int) -> None:
-    """Prints peak MiB above the features, and seconds."""
-    metric = (LINEAR | QUADRATIC)[name]
-    features = make_features(num_rows, width)
+def prepare(name: str, num_rows: int, width: int) -> Callable[[], object]:
+    """A metric that has run once on few rows, with its features."""
+    metric, features = (LINEAR | QUADRATIC)[name], make_features(num_rows, width)
     metric(make_features(WARM_UP_ROWS, width))
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, started = status("VmRSS"), time.perf_counter()
-    metric(features)
-    print(json.dumps({"mib": status("VmHWM") - before, "seconds": time.perf_counter() - started}))
+    return partial(metric, features)
 
 
-def measured(name: str, num_rows: int, width: int) -> dict[str, float]:
-    """The same in a process of its own."""
-    command = [sys.executable, __file__, "--measure", name, str(num_rows), str(width)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return {key: float(value) for key, value in json.loads(done.stdout).items()}
+def compare(name: str, rows: Sequence[int], width: int, rounds: int) -> Entry:
+    """Peak growth with many rows beside that with few; what is less than a MiB counts as one."""
+    grown = [[measure.peak_growth(prepare, name, num_rows, width) for _ in range(rounds)] for num_rows in rows]
+    few, many = ([max(1.0, growth.mib) for growth in growths] for growths in grown)
+    took = [statistics.median(growth.seconds for growth in growths) for growths in grown]
+    return Entry(
+        name=f"{name}, {rows[1]:,} rows x {width}",
+        unit="MiB",
+        ours=many,
+        peers={f"{rows[0]:,} rows": few},
+        note=f"{measure.number(took[0])} s with few rows, {measure.number(took[1])} s with many",
+        target=f"<= {LINEAR_UP_TO * rows[1] / rows[0]:.1f}",
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measure.parser(__doc__, rounds=1)
     parser.add_argument("--rows", type=int, nargs=2, default=(10_000, 100_000))
+    parser.add_argument("--quadratic-rows", type=int, nargs=2, default=(10_000, 100_000), help="of the quadratic ones")
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--quadratic-width", type=int, default=64)
     parser.add_argument("--only", nargs="*", default=None, help="names of metrics")
-    parser.add_argument("--measure", nargs=3, default=None, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure is not None:
-        name, num_rows, width = options.measure
-        return measure(name, int(num_rows), int(width))
-    few, many = options.rows
-    print(f"| metric | width | MiB at {few:,} | MiB at {many:,} | ratio | seconds at {few:,} | at {many:,} |")
-    print("| :-- | --: | --: | --: | --: | --: | --: |")
+    quick = {"rows": (500, 1000), "width": 32, "only": ["mean_differences (resampled)", "ideal_words"]}
+    options = measure.parse(parser, quick=quick)
+    unknown = set(options.only or ()) - set(LINEAR | QUADRATIC)
+    if unknown:
+        parser.error(f"no metric is called {', '.join(unknown)}; there are {', '.join(LINEAR | QUADRATIC)}")
+    entries = []
     for name in options.only or [*LINEAR, *QUADRATIC]:
-        width = options.quadratic_width if name in QUADRATIC else options.width
-        small, large = measured(name, few, width), measured(name, many, width)
-        ratio = large["mib"] / max(small["mib"], 0.1)
-        print(
-            f"| {name} | {width} | {small['mib']:.1f} | {large['mib']:.1f} | {ratio:.1f} | {small['seconds']:.2f} | "
-            f"{large['seconds']:.2f} |",
-            flush=True,
-        )
+        slow = name in QUADRATIC
+        rows, width = (options.quadratic_rows, options.quadratic_width) if slow else (options.rows, options.width)
+        print(name, flush=True)
+        entries.append(compare(name, rows, width, options.rounds))
+    measure.finish(entries, options)
 
 
 if __name__ == "__main__":

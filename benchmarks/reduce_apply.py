@@ -12,7 +12,6 @@ they add up to less than the time, the process waited, and where those of the co
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import resource
@@ -23,7 +22,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import measure
 import numpy as np
+from measure import Entry
 
 WIDTH = 512
 FIT_ROWS = 10_000
@@ -59,10 +60,8 @@ class Run:
 def run(arguments: list[str], output: Path, *, sync: bool) -> Run:
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
-    memory = 0.0
-    while process.poll() is None:
-        memory = max(memory, peak_memory(process.pid))
-        time.sleep(0.01)
+    with measure.PeakMemory(process.pid) as peak:
+        process.wait()
     if sync:
         os.sync()
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -70,16 +69,7 @@ def run(arguments: list[str], output: Path, *, sync: bool) -> Run:
         raise SystemExit(f"{arguments} failed")
     output.unlink()
     os.sync()
-    return Run(seconds, after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, memory)
-
-
-def peak_memory(pid: int) -> float:
-    """MiB; 0 for a process that has just ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0.0)
+    return Run(seconds, after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, max(peak.by_pid.values()))
 
 
 def warm(path: Path) -> None:
@@ -100,22 +90,28 @@ def check(folder: Path, output: Path, num_rows: int) -> float:
     return float((np.abs(found - expected) / np.spacing(np.abs(expected).astype(np.float16))).max())
 
 
-def report(name: str, runs: list[Run]) -> None:
-    seconds = [run.seconds for run in runs]
-    user, system = (statistics.median(getattr(run, part) for run in runs) for part in ("user", "system"))
-    print(
-        f"{name:<18} {statistics.median(seconds):6.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), "
-        f"user {user:.2f} s, system {system:.2f} s, {max(run.memory for run in runs):.0f} MiB"
-    )
+def entries_of(reducing: list[Run], copying: list[Run], error: float, num_rows: int) -> list[Entry]:
+    """Time beside the copy's, and memory."""
+    used = []
+    for name, runs in (("apply", reducing), ("cp", copying)):
+        user, system = (statistics.median(getattr(run, part) for run in runs) for part in ("user", "system"))
+        used.append(f"{name} user {user:.2f} s, system {system:.2f} s")
+    seconds, copied = ([run.seconds for run in runs] for runs in (reducing, copying))
+    size = f"{num_rows:,} rows x {WIDTH}, fp16"
+    note = f"{'; '.join(used)}; error at most {error:.3f} half-precision steps"
+    memory = [run.memory for run in reducing]
+    return [
+        Entry(name=f"time, {size}", unit="s", ours=seconds, peers={"cp": copied}, note=note, target="<= 2"),
+        Entry(name=f"peak memory of the process, {size}", unit="MiB", ours=memory, target="<= 1024 MiB"),
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measure.parser(__doc__, rounds=5)
     parser.add_argument("--rows", type=int, default=500_000)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None, help="for the files; default: the system's")
     parser.add_argument("--sync", action="store_true", help="count the time until the output is on the disk")
-    options = parser.parse_args()
+    options = measure.parse(parser, quick={"rows": 20_000, "rounds": 1})
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         make_files(folder, options.rows)
@@ -124,7 +120,7 @@ def main() -> None:
         subprocess.run([*fit, "gap_reducer=posthoc", "gap_reducer.fit_split=train"], check=True)
         apply = command("apply", saved, "--image", source, "--output", output)
         subprocess.run(apply, check=True)
-        print(f"largest error: {check(folder, output, options.rows):.3f} half-precision steps")
+        error = check(folder, output, options.rows)
         output.unlink()
         os.sync()
         reducing, copying = [], []
@@ -133,10 +129,7 @@ def main() -> None:
             copying.append(run(["cp", str(source), str(output)], output, sync=options.sync))
             warm(source)
             reducing.append(run(apply, output, sync=options.sync))
-        report("cp", copying)
-        report("i0t-reduce apply", reducing)
-        ratios = [ours.seconds / theirs.seconds for ours, theirs in zip(reducing, copying, strict=True)]
-        print(f"ratio of times     {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    measure.finish(entries_of(reducing, copying, error, options.rows), options)
 
 
 if __name__ == "__main__":

@@ -1,37 +1,37 @@
-"""Retrieval beside LAION's clip-benchmark and beside the bare matrix product.
+"""Retrieval beside clip-benchmark, torchmetrics, a full argsort and the bare matrix product.
 
     pip install --no-deps clip-benchmark==1.6.2
     python benchmarks/retrieval.py [--images 5000 --captions-per-image 5 --dim 512 --rounds 3 --threads 1]
 
-All see the same tie-free unit rows and must find the same recalls, to the last bit. Times are taken alternately in one
-process, memory as the growth of the peak resident size in a process of each one's own. `--no-deps` suffices for
-clip-benchmark's retrieval, which imports torch and tqdm only; its other dependencies bring 100 MB of Java archives.
+All see the same tie-free unit rows and must find the same recalls, clip-benchmark and argsort to the last bit. Times
+are taken alternately in one process, memory as the growth of the peak resident size in a process of each one's own.
+torchmetrics loops over queries in Python and is measured on fewer rows. `--no-deps` suffices for clip-benchmark's
+retrieval, which imports torch and tqdm only; its other dependencies bring 100 MB of Java archives.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import multiprocessing
-import re
-import statistics
 import tempfile
-import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import measure
 import torch
+from measure import Entry
 from torch import Tensor
 from torch.nn.functional import normalize
+from torchmetrics.retrieval import RetrievalHitRate
 
 from i0t.metrics.functional import retrieval_ranks, retrieval_recall
 
 CUTS = (1, 5, 10)
 PEER_BATCH = 64  # the default of clip-benchmark's command line; its one-hot tensors grow with it
 Recalls = dict[str, float]
+Inputs = tuple[Tensor, Tensor, Tensor]  # images (N, D), texts (M, D), the image of each text (M,)
 Method = Callable[[Tensor, Tensor, Tensor], Recalls]
 
 
@@ -68,6 +68,30 @@ def clip_benchmark(image: Tensor, text: Tensor, text_image_index: Tensor) -> Rec
     return {f"{way}_r{k}": found[f"{name}_recall@{k}"] for way, name in names.items() for k in CUTS}
 
 
+def argsort(image: Tensor, text: Tensor, text_image_index: Tensor) -> Recalls:
+    """Sorts every row and column of the whole matrix, as Two Effects' script does."""
+    scores = image @ text.T
+    of_image = text_image_index[scores.argsort(dim=1, descending=True)[:, : max(CUTS)]]
+    hit_of_image = of_image == torch.arange(len(image))[:, None]
+    hit_of_text = scores.T.argsort(dim=1, descending=True)[:, : max(CUTS)] == text_image_index[:, None]
+    hits = {"i2t": hit_of_image, "t2i": hit_of_text}
+    return {f"{way}_r{k}": float(hits[way][:, :k].any(1).float().mean()) for way in hits for k in CUTS}
+
+
+def torchmetrics(image: Tensor, text: Tensor, text_image_index: Tensor) -> Recalls:
+    """`RetrievalHitRate` for every cut and direction; `RetrievalRecall` is another quantity with several captions."""
+    scores = image @ text.T
+    is_pair = text_image_index == torch.arange(len(image))[:, None]
+    found = {}
+    for way, rows, pairs in (("i2t", scores, is_pair), ("t2i", scores.T, is_pair.T)):
+        query = torch.arange(len(rows))[:, None].expand_as(rows).flatten()
+        for k in CUTS:
+            metric = RetrievalHitRate(top_k=k)
+            metric.update(rows.flatten(), pairs.flatten(), query)
+            found[f"{way}_r{k}"] = float(metric.compute())
+    return found
+
+
 def bare_product(image: Tensor, text: Tensor, text_image_index: Tensor) -> Recalls:
     image @ text.T
     return {}
@@ -79,15 +103,17 @@ def product_in_place(scores: Tensor, image: Tensor, text: Tensor, text_image_ind
     return {}
 
 
+OURS = "this project"
 METHODS: dict[str, Method] = {
-    "this project": ours,
+    OURS: ours,
     "clip-benchmark": clip_benchmark,
+    "argsort": argsort,
     "image @ text.T": bare_product,
 }
 IN_PLACE = "the same, in place"
 
 
-def draw_inputs(num_images: int, captions_per_image: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+def draw_inputs(num_images: int, captions_per_image: int, dim: int) -> Inputs:
     """Unit rows, captions around their images; what ties with a wrong item is drawn again until nothing does."""
     generator = torch.Generator().manual_seed(0)
     image = normalize(torch.randn(num_images, dim, generator=generator), dim=1)
@@ -102,95 +128,104 @@ def draw_inputs(num_images: int, captions_per_image: int, dim: int) -> tuple[Ten
     return image, text, owner
 
 
-def seconds_of(method: Method, inputs: tuple[Tensor, Tensor, Tensor]) -> tuple[float, Recalls]:
-    start = time.perf_counter()
-    found = method(*inputs)
-    return time.perf_counter() - start, found
-
-
-def warm_up(method: Method, image: Tensor, text: Tensor) -> None:
-    """Ten rows, so that what loads on first use is not measured."""
+def warm_up(method: Method, inputs: Inputs) -> None:
+    """Few rows, so that what loads on first use is not measured."""
     few = max(CUTS)
-    method(image[:few], text[:few], torch.arange(few))
+    method(inputs[0][:few], inputs[1][:few], torch.arange(few))
 
 
-def resident_mib(kind: str) -> float:
-    """Resident size now (``VmRSS``) or at its peak (``VmHWM``)."""
-    found = re.search(rf"{kind}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
-
-
-def peak_growth(name: str, folder: str, threads: int) -> float:
-    """MiB by which the peak resident size of this process exceeds what it held before the call."""
+def prepare_memory(name: str, folder: str, threads: int) -> Callable[[], object]:
+    """A method on stored inputs, in a process of its own."""
     torch.set_num_threads(threads)
     loaded = torch.load(Path(folder) / "inputs.pt", weights_only=True)
-    image, text, owner = loaded["image"], loaded["text"], loaded["owner"]
-    warm_up(METHODS[name], image, text)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here (Linux)
-    before = resident_mib("VmRSS")
-    METHODS[name](image, text, owner)
-    return resident_mib("VmHWM") - before
+    inputs = (loaded["image"], loaded["text"], loaded["owner"])
+    warm_up(METHODS[name], inputs)
+    return partial(METHODS[name], *inputs)
 
 
-def measure_memory(inputs: tuple[Tensor, Tensor, Tensor], threads: int) -> dict[str, float]:
+def measure_memory(inputs: Inputs, threads: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         torch.save(dict(zip(("image", "text", "owner"), inputs, strict=True)), Path(folder) / "inputs.pt")
-        grown = {}
-        for name in METHODS:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                grown[name] = pool.submit(peak_growth, name, folder, threads).result()
-    return grown
+        return {name: measure.peak_growth(prepare_memory, name, folder, threads).mib for name in METHODS}
 
 
-def measure_times(inputs: tuple[Tensor, Tensor, Tensor], rounds: int) -> dict[str, list[float]]:
-    image, text, _ = inputs
-    in_place = partial(product_in_place, torch.zeros(len(image), len(text)))
-    methods: dict[str, Method] = {**METHODS, IN_PLACE: in_place}
-    for method in METHODS.values():
-        warm_up(method, image, text)
-    times: dict[str, list[float]] = {name: [] for name in methods}
-    for _ in range(rounds):
-        found: dict[str, Recalls] = {}
-        for name, method in methods.items():
-            seconds, found[name] = seconds_of(method, inputs)
-            times[name].append(seconds)
-        if found["this project"] != found["clip-benchmark"]:
-            raise SystemExit(f"recalls differ: {found['this project']} and {found['clip-benchmark']}")
-    print("recalls, equal in every bit: ", {name: round(value, 4) for name, value in found["this project"].items()})
+def measure_times(methods: dict[str, Method], inputs: Inputs, rounds: int) -> dict[str, list[float]]:
+    """Seconds of every method, which must find the same."""
+    found: dict[str, Recalls] = {}
+
+    def run(name: str) -> None:
+        found[name] = methods[name](*inputs)
+
+    for name in set(methods) - {IN_PLACE}:
+        warm_up(methods[name], inputs)
+    times = measure.alternate({name: partial(run, name) for name in methods}, rounds=rounds, warm_up=0)
+    for name, recalls in found.items():
+        # torchmetrics averages in float32.
+        if any(
+            abs(value - recalls.get(key, value)) > (1e-6 if name == "torchmetrics" else 0)
+            for key, value in found[OURS].items()
+        ):
+            raise SystemExit(f"recalls differ: {found[OURS]} of this project and {recalls} of {name}")
     return times
 
 
-def spread(values: list[float], digits: int = 2) -> str:
-    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+def entry(name: str, times: dict[str, list[float]], **more: str) -> Entry:
+    return Entry(name=name, unit="s", ours=times[OURS], peers={k: v for k, v in times.items() if k != OURS}, **more)
 
 
-def report(times: dict[str, list[float]], memory: dict[str, float]) -> None:
-    mine = times["this project"]
-    print(f"{'':16} {'seconds: median (range)':28} {'ours / this, per round':26} {'peak MiB':>9} {'ours / this':>12}")
-    for name, taken in times.items():
-        ratios = [own / other for own, other in zip(mine, taken, strict=True)]
-        line = f"{name:18} {spread(taken):28} {spread(ratios, 3):26}"
-        if name in memory:
-            line += f" {memory[name]:7,.0f} {memory['this project'] / memory[name]:12.3f}"
-        print(line)
+def at_full_size(options: Namespace) -> list[Entry]:
+    """Time and memory at COCO's size."""
+    inputs = draw_inputs(options.images, options.captions_per_image, options.dim)
+    size = f"{options.images:,} images x {len(inputs[1]):,} captions x {options.dim}"
+    in_place = partial(product_in_place, torch.zeros(len(inputs[0]), len(inputs[1])))
+    times = measure_times({**METHODS, IN_PLACE: in_place}, inputs, options.rounds)
+    memory = measure_memory(inputs, options.threads)
+    threads = f"{options.threads} thread{'s' * (options.threads > 1)}; recalls equal to the last bit"
+    bounds = "<= .05 of clip-benchmark; <= 1.5 of image @ text.T"
+    peers = {name: [value] for name, value in memory.items() if name != OURS}
+    return [
+        entry(f"time, {size}", times, note=threads, target=bounds),
+        Entry(
+            name=f"peak memory, {size}",
+            unit="MiB",
+            ours=[memory[OURS]],
+            peers=peers,
+            note=threads,
+            target="<= .25 of clip-benchmark",
+        ),
+    ]
+
+
+def beside_torchmetrics(options: Namespace) -> Entry:
+    """Time at a size that torchmetrics can do."""
+    inputs = draw_inputs(options.small_images, options.captions_per_image, options.dim)
+    times = measure_times({OURS: ours, "torchmetrics": torchmetrics}, inputs, options.rounds)
+    size = f"{options.small_images:,} images x {len(inputs[1]):,} captions x {options.dim}"
+    return entry(f"time, {size}", times, note="RetrievalHitRate at 1, 5 and 10, both directions; equal to 1e-6")
+
+
+def curve(options: Namespace) -> list[Entry]:
+    """Time over the number of images."""
+    found = []
+    for num_images in options.sizes:
+        inputs = draw_inputs(num_images, options.captions_per_image, options.dim)
+        times = measure_times({OURS: ours, "argsort": argsort}, inputs, options.rounds)
+        found.append(entry(f"time, N = {num_images:,} images with {options.captions_per_image} captions each", times))
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measure.parser(__doc__, rounds=3)
     parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--small-images", type=int, default=1000, help="beside torchmetrics")
+    parser.add_argument("--sizes", type=int, nargs="*", default=(500, 1000, 2000, 4000), help="of the curve")
     parser.add_argument("--captions-per-image", type=int, default=5)
     parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--threads", type=int, default=1, help="of every method; one bears other load on the machine best"
-    )
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    inputs = draw_inputs(arguments.images, arguments.captions_per_image, arguments.dim)
-    print(f"{arguments.images:,} images x {len(inputs[1]):,} captions x {arguments.dim}, {arguments.threads} threads")
-    times = measure_times(inputs, arguments.rounds)
-    report(times, measure_memory(inputs, arguments.threads))
+    parser.add_argument("--threads", type=int, default=1, help="of every method; one bears other load best")
+    quick = {"images": 60, "small_images": 20, "sizes": (40, 80), "dim": 64, "rounds": 1}
+    options = measure.parse(parser, quick=quick)
+    torch.set_num_threads(options.threads)
+    measure.finish([*at_full_size(options), beside_torchmetrics(options), *curve(options)], options)
 
 
 if __name__ == "__main__":

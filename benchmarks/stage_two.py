@@ -12,28 +12,29 @@ reducer's own ``fit`` on the same features, which is what a row of a comparison 
 
 from __future__ import annotations
 
-import argparse
 import json
-import statistics
 import tempfile
 import time
 import warnings
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import measure
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from measure import Entry
 from PIL import Image
 
 from i0t.config import compose, instantiate
 from i0t.data.cached_pairs import CachedPairs
 from i0t.embeddings import EmbeddingSet
+from i0t.engine.trainer import build_trainer
 from i0t.engine.training import quiet
 from i0t.models.precomputed import Precomputed
 from i0t.module import ClipModule
 
-BATCH = 64
 DIM = 512
 ANNOTATIONS = "share-captioner_coco_lcs_sam_1246k_1107.json"
 SENTENCE = "A person in a dark coat crosses a wet street between two parked cars while a dog looks on. "
@@ -50,9 +51,9 @@ class StepTimes(pl.Callback):
         """Reads it."""
         self.times.append(time.perf_counter())
 
-    def pairs_per_second(self) -> float:
+    def pairs_per_second(self, batch_size: int) -> float:
         """Over all steps but the first, which starts workers and allocates."""
-        return BATCH * (len(self.times) - 2) / (self.times[-1] - self.times[1])
+        return batch_size * (len(self.times) - 2) / (self.times[-1] - self.times[1])
 
 
 def make_sharegpt4v(folder: Path, num_train: int) -> None:
@@ -109,28 +110,29 @@ def cached_module(module: ClipModule) -> ClipModule:
     )
 
 
-def timed(cfg: Any, module: ClipModule, data: Any, num_steps: int) -> float:
+def timed(cfg: Any, module: ClipModule, data: Any, num_steps: int, batch_size: int) -> float:
     """Pairs per second of a training without validation."""
     times = StepTimes()
     callbacks = [instantiate(cfg.callbacks[name]) for name in ("history", "graceful_stop", "learning_rate")]
     settings = {"max_steps": num_steps, "max_epochs": -1, "limit_val_batches": 0}
     logger = instantiate(cfg.logger.csv)
-    trainer = instantiate(cfg.trainer, **settings, callbacks=[*callbacks, times], logger=[logger])
+    trainer = build_trainer(cfg.trainer, **settings, callbacks=[*callbacks, times], logger=[logger])
     trainer.fit(module, train_dataloaders=data.train_dataloader())
-    return times.pairs_per_second()
+    return times.pairs_per_second(batch_size)
 
 
 def main() -> None:
     """Runs the rounds and prints medians, ranges and the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measure.parser(__doc__, rounds=3)
     parser.add_argument("--pairs", type=int, default=118_000)
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3, help="through the encoders, in a round")
-    arguments = parser.parse_args()
+    parser.add_argument("--batch-size", type=int, default=64)
+    arguments = measure.parse(parser, quick={"pairs": 12, "batch_size": 2, "rounds": 1, "steps": 2})
+    batch_size, num_steps = arguments.batch_size, arguments.pairs // arguments.batch_size
     quiet()
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     with tempfile.TemporaryDirectory() as folder:
-        make_sharegpt4v(Path(folder) / "data", BATCH * (arguments.steps + 2))
+        make_sharegpt4v(Path(folder) / "data", batch_size * (arguments.steps + 2))
         cfg = compose(
             "train",
             [
@@ -139,6 +141,8 @@ def main() -> None:
                 "model.pretrained=null",
                 f"data.root={folder}/data",
                 "data.only_present=true",
+                f"data.batch_size={batch_size}",
+                f"gap_reducer.batch_size={batch_size}",
                 "logger=[csv]",
                 "trainer.enable_progress_bar=false",
                 "scheduler.warmup_steps=1",
@@ -147,28 +151,27 @@ def main() -> None:
         )
         module, data = build(cfg)
         features = cached_set(arguments.pairs, "cached")
-        pairs = CachedPairs({"train": features, "val": features}, batch_size=BATCH, train_seed=0)
+        pairs = CachedPairs({"train": features, "val": features}, batch_size=batch_size, train_seed=0)
         through, cached, fits = [], [], []
         for _ in range(arguments.rounds):
-            through.append(timed(cfg, module, data, arguments.steps + 1))
-            cached.append(timed(cfg, cached_module(module), pairs, arguments.pairs // BATCH))
+            through.append(timed(cfg, module, data, arguments.steps + 1, batch_size))
+            cached.append(timed(cfg, cached_module(module), pairs, num_steps, batch_size))
             start = time.perf_counter()
             module.gap_reducer.fit(features)
             epochs = int(module.gap_reducer.epochs)  # type: ignore[arg-type]
-            fits.append(epochs * (arguments.pairs // BATCH * BATCH) / (time.perf_counter() - start))
-    report(arguments.pairs, through, cached, fits)
+            fits.append(epochs * (num_steps * batch_size) / (time.perf_counter() - start))
+    measure.finish(entries_of(arguments, through, cached, fits), arguments)
 
 
-def report(num_pairs: int, through: list[float], cached: list[float], fits: list[float]) -> None:
-    """Prints the table."""
-    threads = torch.get_num_threads()
-    print(f"ViT-B/32, 248 tokens, batch {BATCH}, {threads} threads; pairs per second, median (range)")
-    for name, rates in (("through the encoders", through), ("from the cache", cached), ("reducer.fit alone", fits)):
-        rate = statistics.median(rates)
-        seconds = num_pairs / rate
-        print(f"{name:<22} {rate:>10,.1f} ({min(rates):,.1f}-{max(rates):,.1f})   {seconds:,.1f} s/epoch")
-    ratios = [c / t for c, t in zip(cached, through, strict=True)]
-    print(f"cache / encoders: {statistics.median(ratios):,.0f} ({min(ratios):,.0f}-{max(ratios):,.0f})")
+def entries_of(arguments: Namespace, through: list[float], cached: list[float], fits: list[float]) -> list[Entry]:
+    """Rates beside training through the encoders."""
+    size = f"batches of {arguments.batch_size}, epochs of {arguments.pairs:,} pairs"
+    note = f"ViT-B/32, 248 tokens, {torch.get_num_threads()} threads; {size}"
+    peers = {"through the encoders": through}
+    return [
+        Entry(name="training from the cache", unit="pairs/s", ours=cached, peers=peers, note=note, target=">= 1000"),
+        Entry(name="the reducer's own fit", unit="pairs/s", ours=fits, peers=peers, note=note),
+    ]
 
 
 if __name__ == "__main__":
