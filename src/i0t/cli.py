@@ -8,23 +8,27 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from i0t import preparation, runs
+from i0t import launch, preparation, runs
 from i0t.config import Command, check_command, conf_dir, register_schemas, to_yaml
 from i0t.config_errors import ConfigError
 from i0t.config_help import help_text
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+_HOLD_BACK_SECONDS = 3.0
 # Flags with which Hydra prints and leaves: nothing of ours runs.
 _INFORMATION_FLAGS = ("hydra_help", "version", "cfg", "info", "shell_completion")
 
@@ -44,16 +48,46 @@ def _main(config_name: str, task: str, prepare: Callable[[Command], Command]) ->
     register_schemas()
     command = Command(config_name, list(arguments.overrides), arguments.config_dir, bool(arguments.multirun))
     if arguments.help:
-        print(help_text(config_name, arguments.config_dir))  # noqa: T201
+        _say(help_text(config_name, arguments.config_dir))
         return
     information = any(getattr(arguments, flag, None) for flag in _INFORMATION_FLAGS)
-    with _one_line_errors():
+    with _said_once(), _one_line_errors():
         if not information:
             command = prepare(command)
             jobs = check_command(command)
+            preparation.check_launch(command, jobs)
             if command.multirun:
                 _check_models(jobs)
+            elif launch.this_launch().restarts:
+                folder = Path(jobs[0].hydra.run.dir)
+                if launch.is_finished(folder):
+                    _say(f"finished before: {folder}")
+                    return
+                command = preparation.gone_on(command, folder)
+            launch.limit_threads(_processes_per_node(jobs[0]))
     _run_hydra(command, task, arguments)
+
+
+def _processes_per_node(job: DictConfig) -> int:
+    """Of a job's ranks; 1 where only Lightning will count the devices."""
+    devices = job.trainer.get("devices") if "trainer" in job else None
+    return launch.this_launch().processes_per_node or (devices if isinstance(devices, int) else 1)
+
+
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    """Lets the first rank alone say what all of them find wrong before anything runs."""
+    if launch.this_launch().is_first:
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+        yield
+
+
+def _say(text: str) -> None:
+    """Prints, where this is the first rank."""
+    if launch.this_launch().is_first:
+        print(text)  # noqa: T201
 
 
 def _check_models(jobs: Sequence[DictConfig]) -> None:
@@ -71,15 +105,17 @@ def _run_hydra(command: Command, task: str, arguments: argparse.Namespace) -> No
     dropped = set(arguments.overrides) - set(command.overrides)
     kept = [a for a in typed[1:] if a not in dropped]
     added = [o for o in command.overrides if o not in arguments.overrides]
-    failures: list[str] = []
 
     def run(config: DictConfig) -> Any:
         sys.argv = typed  # Lightning starts the other ranks of a DDP run with the same command
         if not command.multirun:
-            with runs.discarded_if_not_started(Path(config.paths.output_dir)):
+            owned = launch.this_launch().is_first
+            with runs.discarded_if_not_started(Path(config.paths.output_dir), owned=owned):
                 return _run_task(task, config)
         folder = Path(config.paths.output_dir)
-        runs.forget_error(folder)
+        if launch.this_launch().is_first:
+            runs.forget_error(folder)
+        launch.limit_threads(_processes_per_node(config))  # a launcher may have started this job elsewhere
         try:
             return _run_job(task, config)
         except SystemExit as left:
@@ -92,27 +128,55 @@ def _run_hydra(command: Command, task: str, arguments: argparse.Namespace) -> No
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"
         runs.write_error(folder, reason)
-        failures.append(str(folder))
         return None
 
     sys.argv = [typed[0], *kept, *added]
     run.__module__ = "__main__"
     hydra.main(config_path=str(conf_dir()), config_name=command.config_name, version_base="1.3")(run)()
-    if failures:
-        _leave(f"error: {len(failures)} job(s) failed: {', '.join(failures)}", EXIT_USER_ERROR)
+    if FailedJobs.folders:
+        names = ", ".join(map(str, FailedJobs.folders))
+        _leave(f"error: {len(FailedJobs.folders)} job(s) failed: {names}", EXIT_USER_ERROR)
+
+
+class FailedJobs(Callback):
+    """Finds the jobs of a multirun that left an error, whatever process or machine a launcher ran them on.
+
+    Attributes:
+        folders: Of the jobs that failed in this process's multirun.
+    """
+
+    folders: ClassVar[list[Path]] = []
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Remembers the errors that are there already."""
+        self._before = {path: path.stat().st_mtime_ns for path in self._errors(config)}
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Keeps the folders of those that are new."""
+        new = [path for path in self._errors(config) if self._before.get(path) != path.stat().st_mtime_ns]
+        FailedJobs.folders = [path.parent for path in new]
+
+    def _errors(self, config: DictConfig) -> list[Path]:
+        return sorted(Path(config.hydra.sweep.dir).absolute().rglob(runs.ERROR_FILE))
 
 
 def _run_job(task: str, config: DictConfig) -> Any:
     """Runs a job of a multirun, in whose folder an earlier one may have left numbers.
 
-    With ``skip_finished``, those of this very config stand; all others are dropped before it runs.
+    With ``skip_finished``, or where the launcher has started this job again, those of this very config stand; all
+    others are dropped before it runs. A training that was started again goes on.
     """
     folder = Path(config.paths.output_dir)
-    found = runs.finished_numbers(folder, to_yaml(config)) if config.skip_finished else None
-    if found is None:
-        runs.forget_numbers(folder)
+    restarted = launch.this_launch().restarts > 0
+    found = runs.finished_numbers(folder, to_yaml(config)) if config.skip_finished or restarted else None
+    if found is None and task == "train" and launch.goes_on(folder):
+        config.resume = str(folder)
         return _run_task(task, config)
-    print(f"finished before: {folder}")  # noqa: T201
+    if found is None:
+        if launch.this_launch().is_first:
+            runs.forget_numbers(folder)
+        return _run_task(task, config)
+    _say(f"finished before: {folder}")
     return {name: value for name, value in found.items() if isinstance(value, (int, float))}
 
 
@@ -134,16 +198,43 @@ def _one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         _leave("interrupted outside training", EXIT_INTERRUPTED)
     except ConfigError as error:
-        _leave(f"error: {error}", EXIT_USER_ERROR)
+        _hold_back(error)
+        _leave(f"error: {_of_rank(error)}{error}", EXIT_USER_ERROR)
     except (ValueError, OSError) as error:
         # Every check of user input raises these; a bug that does is found with the variable that the line names.
-        _leave(f"error: {error} (HYDRA_FULL_ERROR=1 shows where)", EXIT_USER_ERROR)
+        _hold_back(error)
+        _leave(f"error: {_of_rank(error)}{_brief(error)} (HYDRA_FULL_ERROR=1 shows where)", EXIT_USER_ERROR)
     except Exception as error:
-        # Told by its attribute: importing the class would import torch.
-        signal_number = getattr(error, "signal_number", None)
-        if signal_number is None:
+        # What ends a run by design says how; told by attributes, as importing the classes would import torch.
+        exit_code = getattr(error, "exit_code", None)
+        if exit_code is None:
+            if _of_rank(error):
+                sys.stderr.write(f"error: {_of_rank(error)}{type(error).__name__}: {_brief(error)}\n")
             raise
-        _leave(str(error), 128 + signal_number)
+        if not getattr(error, "speaks", True):
+            raise SystemExit(exit_code) from error
+        by_design = hasattr(error, "signal_number")
+        _leave(f"{error}" if by_design else f"error: {error}", exit_code)
+
+
+def _hold_back(error: BaseException) -> None:
+    """Waits where all ranks may have found the same, before they know of each other: torchrun ends those that wait."""
+    if not hasattr(error, "rank") and launch.this_launch().rank > 0:
+        time.sleep(_HOLD_BACK_SECONDS)
+
+
+def _of_rank(error: BaseException) -> str:
+    """Which of several ranks an error comes from."""
+    rank = getattr(error, "rank", launch.this_launch().rank)
+    return f"rank {rank}: " if rank or hasattr(error, "rank") else ""
+
+
+def _brief(error: BaseException) -> str:
+    """An error's text; of one that a data worker raised, without the worker's traceback."""
+    found = re.match(r"Caught \w+ in DataLoader worker process (\d+)", str(error))
+    if found is None:
+        return " ".join(str(error).split())
+    return f"data worker {found[1]}: {str(error).strip().splitlines()[-1]}"
 
 
 def _leave(message: str, code: int) -> NoReturn:

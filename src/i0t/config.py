@@ -28,6 +28,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from i0t.config_errors import ConfigError, explain
 from i0t.config_keys import check_keys_and_types, choices_of, is_choice, leaves
 from i0t.config_resolvers import register_resolvers
+from i0t.launch import check_ranks_of_job
 
 _FIT_DATA = re.compile(r"^\+?([\w.]+\.fit_data)=(?!null$)")
 # What to write for values that a user must give; the key is the last part of the value's name.
@@ -64,6 +65,7 @@ class TrainConfig:
     encoders: str = "trained"
     views: int = 1
     decay_all: bool = False
+    layer_decay: float | None = None
     freeze_temperature: bool = False
     validate_first: bool = False
     skip_finished: bool = False
@@ -226,9 +228,8 @@ def _check_job(
         raise ConfigError(f"{missing[0]} must be given: {missing[0]}=…" + (f" ({hint})" if hint else ""))
     if config.get("needs_ckpt_path") and config.ckpt_path is None:
         raise ConfigError("ckpt_path must be given: ckpt_path=… (the checkpoint that this experiment goes on from)")
-    if run_mode == RunMode.MULTIRUN and not _on_one_device(config.trainer):
-        # Every further rank would start the whole sweep again, in a folder of its own.
-        raise ConfigError("a multirun's jobs run on one device each (trainer.devices=1); start one train.py per job")
+    if run_mode == RunMode.MULTIRUN:
+        check_ranks_of_job(config.trainer, config.hydra.launcher)
     return config
 
 
@@ -255,10 +256,6 @@ def _composed(
     config = copy.deepcopy(template)
     ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if not is_choice(loader, o)], config)
     return config, choices
-
-
-def _on_one_device(trainer: DictConfig) -> bool:
-    return trainer.get("devices") == 1 and trainer.get("num_nodes") == 1
 
 
 def instantiate(node: Any, **arguments: Any) -> Any:

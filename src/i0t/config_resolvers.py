@@ -1,4 +1,4 @@
-"""What interpolations in config files may ask for: architecture and weights of one key, and lists of models."""
+"""What interpolations in config files may ask for: a model's parts, lists of models, and who started the process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 from omegaconf import OmegaConf
 
+from i0t import launch
 from i0t.config_errors import ConfigError
 
 _UNSAFE = re.compile(r"[^\w.+-]+")
@@ -17,6 +18,12 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("i0t.weights", lambda tag: split_tag(tag)[1], replace=True)
     OmegaConf.register_new_resolver("i0t.folder", folder_name, replace=True)
     OmegaConf.register_new_resolver("i0t.open_clip_tags", open_clip_tags, replace=True)
+    # Cached, so that a run has one folder, however often its config asks.
+    OmegaConf.register_new_resolver("i0t.run_folder", launch.run_folder, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("i0t.log_name", launch.log_name, replace=True)
+    OmegaConf.register_new_resolver("i0t.only_first", only_first, replace=True)
+    OmegaConf.register_new_resolver("i0t.processes_per_node", processes_per_node, replace=True)
+    OmegaConf.register_new_resolver("i0t.num_nodes", lambda: launch.this_launch().num_nodes, replace=True)
 
 
 def split_tag(tag: str) -> tuple[str, str | None]:
@@ -60,3 +67,26 @@ def open_clip_tags() -> str:
     from i0t.models.available import pretrained_models  # it imports torch, which only this list is worth
 
     return ",".join(f"{architecture}/{tag}" for architecture, tag in pretrained_models())
+
+
+def only_first(value: str) -> str | None:
+    """A value for the first rank, nothing for the others.
+
+    Example:
+        >>> only_first(".hydra")
+        '.hydra'
+    """
+    return value if launch.this_launch().is_first else None
+
+
+def processes_per_node(otherwise: int | str) -> int | str:
+    """How many processes the launcher has started on this node, or, where Lightning starts them, ``otherwise``.
+
+    Example:
+        >>> processes_per_node("auto")
+        'auto'
+    """
+    found = launch.this_launch()
+    if found.launcher is None or found.processes_per_node is None:
+        return otherwise
+    return found.processes_per_node

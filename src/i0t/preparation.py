@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from i0t.config import Command, conf_dir
 from i0t.config_errors import ConfigError
 from i0t.config_targets import check_targets
+from i0t.launch import goes_on, this_launch
 from i0t.runs import CHECKPOINT, CHECKPOINT_KEY, CONFIG_FILE, METRICS_FILE, quoted, read_checkpoint
 
 # What may stand beside `resume=`: nothing that could change the run that goes on.
@@ -31,6 +32,7 @@ _ONLY_IN_TRAINING = {
         "max_logit_scale",
         "lock_image",
         "lock_text",
+        "channels_last",
     ),
     *("crop_scale", "color_jitter", "color_jitter_prob", "gray_scale_prob", "grad_checkpointing", "compile"),
 }
@@ -57,7 +59,50 @@ def prepare_training(command: Command) -> Command:
             "or start a new run without resume"
         )
     folder = _folder_to_resume(str(resume), given.get("name", "mad"))
-    read_checkpoint(folder / CHECKPOINT, f"resume={resume}")
+    return _resumed(command, folder, f"resume={resume}")
+
+
+def gone_on(command: Command, folder: Path) -> Command:
+    """The command of a training that its launcher has started again: it resumes what it left in its folder.
+
+    Args:
+        command: As it was prepared and checked.
+        folder: Of the run, as that command has it.
+
+    Returns:
+        The command itself where this is no training, or nothing was left to go on from.
+    """
+    if command.config_name != "train" or not goes_on(folder):
+        return command
+    return _resumed(command, folder.absolute(), f"{folder}, started again")
+
+
+def check_launch(command: Command, jobs: Sequence[Any]) -> None:
+    """Compares how many processes were started with how many the config asks for.
+
+    Raises:
+        ConfigError: If they differ; each process would else do the whole work by itself, in one folder.
+    """
+    launch = this_launch()
+    if launch.launcher is None or launch.world_size is None:
+        return
+    if command.multirun and launch.world_size > 1:
+        raise ConfigError(
+            f"{launch.launcher} started {launch.world_size} processes, each of which would run the whole multirun: "
+            "start it once, with hydra/launcher=slurm if its jobs need several devices"
+        )
+    for job in jobs:
+        devices, num_nodes = job.trainer.get("devices"), job.trainer.get("num_nodes")
+        if isinstance(devices, int) and devices * num_nodes != launch.world_size:
+            raise ConfigError(
+                f"{launch.launcher} started {launch.world_size} process(es), but trainer.devices={devices} x "
+                f"trainer.num_nodes={num_nodes}: trainer=ddp, ddp_cpu and fsdp take both from the launcher"
+            )
+
+
+def _resumed(command: Command, folder: Path, asked: str) -> Command:
+    """A command that composes the saved config in the run's own folder."""
+    read_checkpoint(folder / CHECKPOINT, asked)
     config = _saved_config(folder)
     config["resume"] = str(folder)
     node = {"defaults": ["train_schema", {"hydra": "default"}, "_self_"], **config}
@@ -127,6 +172,7 @@ def _folder_to_resume(resume: str, name: str) -> Path:
     if resume == "last":
         folders = sorted(p.parent for p in (Path("outputs") / name).glob(f"*/{CONFIG_FILE}"))
         unfinished = [f for f in folders if not (f / METRICS_FILE).exists() and (f / CHECKPOINT).exists()]
+        unfinished.sort(key=lambda f: (f / CHECKPOINT).stat().st_mtime)  # not all names begin with a date
         if not unfinished:
             raise ConfigError(
                 f"resume=last: no unfinished run with a checkpoint in outputs/{name} "

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -28,8 +29,8 @@ CHECKPOINT_KEY = "i0t"
 # `row` is added when a run is written; the others say what to do with a run that is there already, and where.
 _NOT_OF_THE_RESULT = ("row", "skip_finished", "paths")
 _LIBRARIES = ("torch", "pytorch-lightning", "open_clip_torch", "torchmetrics", "hydra-core", "numpy", "scikit-learn")
-# What Hydra puts into a run folder before the run starts.
-_FIRST_FILES = {".hydra", "i0t.log"}
+# What Hydra puts into a run folder before the run starts: on every rank a log file.
+_FIRST_FILES = re.compile(r"\.hydra|i0t(_rank\d+)?\.log")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -46,17 +47,21 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def discarded_if_not_started(folder: Path) -> Iterator[None]:
+def discarded_if_not_started(folder: Path, *, owned: bool = True) -> Iterator[None]:
     """Removes a run folder that an error leaves without checkpoint and without numbers: there is nothing in it.
 
     Only a folder that is new, with nothing but Hydra's own first files in it; anything else is somebody's.
+
+    Args:
+        folder: Of the run.
+        owned: Whether it is this process that removes it: the first rank of all nodes.
     """
-    new = not folder.exists() or {path.name for path in folder.iterdir()} <= _FIRST_FILES
+    new = not folder.exists() or all(_FIRST_FILES.fullmatch(path.name) for path in folder.iterdir())
     try:
         yield
     except BaseException:  # Ctrl-C as well
         started = (folder / CHECKPOINT).exists() or (folder / METRICS_FILE).exists()
-        if new and not started and os.environ.get("LOCAL_RANK", "0") == "0":
+        if new and not started and owned:
             shutil.rmtree(folder, ignore_errors=True)
         raise
 

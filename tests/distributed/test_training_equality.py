@@ -70,4 +70,4 @@ def test_every_loss_and_reducer_trains_in_four_processes_as_in_one(
 def test_a_training_moves_far_beyond_the_tolerance(one_process, loss, optimizer):
     start, end = one_process(loss, "none", optimizer)
     for part in ("image.0.weight", "text.0.weight"):
-        assert (end[f"model.clip.{part}"] - start[f"model.clip.{part}"]).abs().max() > 1e-2
+        assert (end[f"model.clip.{part}"] - start[f"model.clip.{part}"]).abs().max() > 2e-3

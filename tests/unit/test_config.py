@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from i0t.config import Command, ConfigError, check_command, compose, conf_dir, instantiate
 from i0t.config_help import help_text
 from i0t.config_targets import check_targets
+from i0t.engine.trainer import OURS
 
 ALL_FILES = sorted(conf_dir().rglob("*.yaml"))
 
@@ -286,7 +287,8 @@ def test_every_node_fits_the_signature_of_its_target(file):
     for node in nodes_with_target(content):
         target = get_object(node["_target_"])
         signature = inspect.signature(target)
-        own = [key for key in node if key not in ("_target_", "_partial_", "defaults")]
+        ours = OURS if node["_target_"] == "pytorch_lightning.Trainer" else ()
+        own = [key for key in node if key not in ("_target_", "_partial_", "defaults", *ours)]
         unknown = [key for key in own if key not in signature.parameters]
         assert not unknown, f"{node['_target_']} takes no {unknown}"
         if node["_target_"].startswith("i0t."):

@@ -5,7 +5,14 @@ import json
 import pytest
 import yaml
 
-from i0t.runs import CONFIG_FILE, METRICS_FILE, finished_numbers, forget_numbers
+from i0t.runs import (
+    CHECKPOINT,
+    CONFIG_FILE,
+    METRICS_FILE,
+    discarded_if_not_started,
+    finished_numbers,
+    forget_numbers,
+)
 
 CONFIG = {"name": "x", "seed": 1, "data": {"rate": 1e-3, "splits": ["a", "b"]}, "skip_finished": True}
 
@@ -46,3 +53,22 @@ def test_what_is_forgotten_is_unfinished_and_nothing_else_is_lost(folder):
 def test_a_run_that_was_moved_is_known_again(folder):
     moved = {**CONFIG, "paths": {"output_dir": "/elsewhere"}}
     assert finished_numbers(folder, yaml.safe_dump(moved)) is not None
+
+
+@pytest.mark.parametrize(
+    ("files", "owned", "stays"),
+    [
+        (["i0t.log", ".hydra", "i0t_rank12.log"], True, False),
+        (["i0t.log"], False, True),  # of another rank, on any node
+        (["i0t.log", "notes.txt"], True, True),  # somebody's
+        ([f"{CHECKPOINT}"], True, True),
+    ],
+)
+def test_a_run_that_fails_at_its_start_leaves_no_folder(tmp_path, files, owned, stays):
+    folder = tmp_path / "run"
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    with pytest.raises(KeyError), discarded_if_not_started(folder, owned=owned):
+        raise KeyError
+    assert folder.exists() is stays

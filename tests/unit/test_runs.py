@@ -1,13 +1,14 @@
 """What a checkpoint on the command line makes of a command, in training and in evaluation."""
 
 import copy
+import os
 import re
 
 import pytest
 import torch
 
-from i0t import preparation
-from i0t.config import Command, ConfigError, check_command, compose, conf_dir, to_container
+from i0t import preparation, runs
+from i0t.config import Command, ConfigError, check_command, compose, conf_dir, to_container, to_yaml
 
 KEPT = ("name", "seed", "data", "model", "gap_reducer", "compare", "loss", "evaluation")
 
@@ -249,3 +250,42 @@ def test_an_experiment_builds_on_what_another_one_names(checkpoint, tmp_path):
 def test_checkpoints_that_differ_in_their_training_alone_are_swept_together(checkpoint):
     paths = f"{checkpoint('a.ckpt', max_logit_scale=None)},{checkpoint('b.ckpt', max_logit_scale=50.0)}"
     assert len(eval_jobs(f"ckpt_path={paths}", multirun=True)) == 2
+
+
+@pytest.fixture
+def unfinished(tmp_path, monkeypatch, checkpoint):
+    """Makes run folders with a config and a checkpoint of a given age in seconds, as interrupted runs leave them."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(name, age):
+        folder = tmp_path / "outputs" / "mad" / name
+        cfg = compose("train", [f"paths.output_dir={folder}", f"trainer.max_steps={age}"])
+        (folder / runs.CHECKPOINT).parent.mkdir(parents=True)
+        checkpoint().rename(folder / runs.CHECKPOINT)
+        (folder / runs.CONFIG_FILE).write_text(to_yaml(cfg))
+        os.utime(folder / runs.CHECKPOINT, (1e9 - age, 1e9 - age))
+        return folder
+
+    return make
+
+
+def test_the_last_run_is_the_one_whose_checkpoint_is_newest(unfinished):
+    unfinished("2026-01-02_00-00-00", age=20)
+    newest = unfinished("2026-01-01_00-00-00", age=10)
+    unfinished("slurm_4711_0a1b2c3d", age=30)
+    (cfg,) = train_jobs("resume=last")
+    assert (cfg.resume, cfg.trainer.max_steps, cfg.hydra.run.dir) == (str(newest), 10, str(newest))
+
+
+def test_a_training_that_is_started_again_resumes_with_its_saved_config(unfinished, monkeypatch):
+    folder = unfinished("any", age=7)
+    command = Command("train", ["trainer.max_steps=99"])
+    assert preparation.gone_on(command, folder) is command, "nobody started it again"
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    (cfg,) = check_command(preparation.gone_on(command, folder))
+    assert (cfg.resume, cfg.trainer.max_steps, cfg.hydra.run.dir) == (str(folder), 7, str(folder))
+    evaluation = Command("eval", ["data=mad"])
+    assert preparation.gone_on(evaluation, folder) is evaluation
+    (folder / runs.METRICS_FILE).touch()
+    assert preparation.gone_on(command, folder) is command

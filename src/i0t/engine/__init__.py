@@ -6,6 +6,7 @@ training.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from omegaconf import DictConfig
@@ -22,11 +23,14 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
     Raises:
         ConfigError, ValueError: For input that cannot be run, before anything is trained.
-        StoppedBySignal: After Ctrl-C or SIGTERM, with a checkpoint that resumes.
+        StoppedBySignal: After Ctrl-C, SIGTERM or SLURM's signal, with a checkpoint that resumes.
+        NonFiniteLoss: For a loss that is NaN or infinite, before it reaches the weights.
+        OutOfMemory: With the keys that take less.
     """
-    from i0t.engine import training
+    from i0t.engine import faults, training
 
-    return training.train(cfg)
+    with faults.told(cfg):
+        return training.train(cfg)
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float]:
@@ -43,7 +47,15 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     """
     from i0t.engine import evaluation
 
-    return evaluation.evaluate(cfg)
+    try:
+        numbers = evaluation.evaluate(cfg)
+    except BaseException as error:
+        if "i0t.callbacks.rank_watch" in sys.modules:  # else there are no other ranks, and importing it takes seconds
+            sys.modules["i0t.callbacks.rank_watch"].announce(error)
+        raise
+    if "i0t.callbacks.rank_watch" in sys.modules:
+        sys.modules["i0t.callbacks.rank_watch"].leave()
+    return numbers
 
 
 def check_models(jobs: Sequence[DictConfig]) -> None:

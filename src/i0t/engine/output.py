@@ -134,6 +134,10 @@ def write(
     for warning in [*of_data, *(f"{row.name}: {note}" for row in rows for note in row.notes)]:
         console.print(f"note: {warning}", soft_wrap=True, highlight=False)
     prompts = [f"{name}: {table.description}" for name, table in embeddings.prompts.items()]
+    averaged = model.get("averaged_weights")
+    if averaged is not None:
+        prompts.append(f"weights: exponential moving average of those in training, decay {averaged['decay']}")
+        console.print(f"note: {prompts[-1]}", soft_wrap=True, highlight=False)
     if not (run_dir / runs.CONFIG_FILE).exists():
         runs.write_atomically(run_dir / runs.CONFIG_FILE, to_yaml(cfg))
     _write_table(run_dir / "table", ResultTable(rows, with_intervals=True))
@@ -162,7 +166,8 @@ def model_facts(node: Any, trained: Mapping[str, Any] | None) -> dict[str, Any]:
 
     Returns:
         ``trained_as`` (name of that run), its ``seed``, ``component`` (``open_clip``, ``long_clip``, …),
-        ``architecture`` and ``pretrained`` (what it began with).
+        ``architecture``, ``pretrained`` (what it began with) and ``averaged_weights`` (decay and warm-up of the
+        exponential moving average that its weights are, or ``None``).
     """
     node = {} if node is None else node
     trained = {} if trained is None else trained
@@ -172,6 +177,7 @@ def model_facts(node: Any, trained: Mapping[str, Any] | None) -> dict[str, Any]:
         "component": component_name(node) if node else None,
         "architecture": node.get("architecture"),
         "pretrained": node.get("pretrained"),
+        "averaged_weights": trained.get("averaged_weights"),
     }
 
 

@@ -24,7 +24,10 @@ from i0t.embeddings import EmbeddingSet
 from i0t.engine.encoder import Encoder, bind, truncation_warning
 from i0t.engine.output import build_evaluations, load_references, measure, model_facts, write
 from i0t.engine.rows import Row, build_row, compared_rows, free_name, row_name
+from i0t.engine.sharding import check_sharding
+from i0t.engine.speed_options import averaging, check_speed_options, first_those_that_average, say_training
 from i0t.engine.stage_two import CACHED, TRAINED, check_encoders, check_something_is_trained, prepare
+from i0t.engine.trainer import build_trainer
 from i0t.engine.weights import build_model, check_encoder_weights
 from i0t.evaluation.results import Evaluation, use_relevant_pairs
 from i0t.gap_reducers.base import GapReducer
@@ -40,12 +43,14 @@ def train(cfg: DictConfig) -> dict[str, float]:
     run_dir = Path(cfg.paths.output_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     plain = to_container(cfg)
-    datamodule, module = _build(cfg, {key: plain[key] for key in _IN_CHECKPOINT} | {"row": row_name(cfg)})
+    in_checkpoint = {key: plain[key] for key in _IN_CHECKPOINT}
+    in_checkpoint |= {"row": row_name(cfg), "averaged_weights": averaging(cfg)}
+    datamodule, module = _build(cfg, in_checkpoint)
     # What cannot be built must not cost a training run.
     rows, evaluations = _rows(cfg, module), build_evaluations(cfg)
     history = _find(callbacks := _callbacks(cfg), History)
     writer = ShardWriter()
-    trainer = instantiate(cfg.trainer, callbacks=[*callbacks, writer], logger=list(_instantiate_all(cfg.logger)))
+    trainer = build_trainer(cfg.trainer, callbacks=[*callbacks, writer], logger=list(_instantiate_all(cfg.logger)))
     _check_measurable(cfg, evaluations, trainer, datamodule)
     if trainer.is_global_zero and cfg.resume is None:
         runs.write_atomically(run_dir / runs.CONFIG_FILE, to_yaml({**plain, "row": row_name(cfg)}))
@@ -55,6 +60,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         encoder = Encoder(trainer, module, writer)
         if trainer.is_global_zero:
             _say_truncated(module, datamodule)
+            say_training(cfg, module)
         training = prepare(cfg, encoder, datamodule)
         if cfg.validate_first and not cfg.resume:
             trainer.validate(training.module, datamodule=training.datamodule, verbose=False)
@@ -100,7 +106,7 @@ def _finish(
         embeddings,
         lambda row: datamodule.images("test", [row])[0],
         history,
-        model_facts(cfg.model, cfg),
+        model_facts(cfg.model, encoder.module.config),
     )
     for logger in trainer.loggers:
         logger.log_metrics(numbers, step=trainer.global_step)
@@ -144,6 +150,8 @@ def _rows(cfg: DictConfig, module: ClipModule) -> dict[str, Row]:
 
 def _build(cfg: DictConfig, in_checkpoint: dict[str, Any]) -> tuple[ImageTextDataModule, ClipModule]:
     check_encoders(cfg)
+    check_sharding(cfg)
+    check_speed_options(cfg)
     datamodule = instantiate(cfg.data)
     if not isinstance(datamodule, ImageTextDataModule):
         raise ConfigError("these data cannot be trained on: they are embeddings, not images and captions")
@@ -170,7 +178,9 @@ def _build(cfg: DictConfig, in_checkpoint: dict[str, Any]) -> tuple[ImageTextDat
         config=in_checkpoint,
         num_views=cfg.views,
         decay_all=cfg.decay_all,
+        layer_decay=cfg.layer_decay,
         encoder_weights=None if cfg.encoders == TRAINED else model.identity()["weights"],
+        grad_cache_chunk=cfg.trainer.get("grad_cache_chunk"),
     )
     check_something_is_trained(cfg, module)
     _check_short_captions(cfg.encoders, datamodule, module)
@@ -197,7 +207,7 @@ def _check_short_captions(encoders: str, datamodule: ImageTextDataModule, module
 
 def _callbacks(cfg: DictConfig) -> list[Any]:
     """The callbacks, without progress bars where the trainer has them switched off."""
-    built = list(_instantiate_all(cfg.callbacks))
+    built = first_those_that_average(list(_instantiate_all(cfg.callbacks)))
     return [c for c in built if cfg.trainer.get("enable_progress_bar") or not isinstance(c, ProgressBar)]
 
 
@@ -256,4 +266,11 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*", module="pytorch_lightning")
     # Frozen encoders are, on purpose, and stay so.
     warnings.filterwarnings("ignore", ".*module\\(s\\) in eval mode.*", module="pytorch_lightning")
+    # Said in our own words, once.
+    warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU.*", module="pytorch_lightning")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*", module="pytorch_lightning")
+    # Every rank has computed them from all ranks' rows.
+    warnings.filterwarnings("ignore", ".*use `self.log\\('val/.*sync_dist=True.*", module="pytorch_lightning")
+    # Their new names are not in the lowest torch that is supported.
+    deprecated = ".*distributed.(all_gather_into|reduce_scatter)_tensor` is deprecated.*"
+    warnings.filterwarnings("ignore", deprecated, FutureWarning, module="torch.distributed")

@@ -142,15 +142,37 @@ class ClipModel(nn.Module):
         """
         return self.tokenizer.count_truncated(texts) if isinstance(self.tokenizer, CountsTruncated) else None
 
+    def plain_state(self) -> Mapping[str, Tensor]:
+        """The state dict as of the same model without adapters, whose features it has."""
+        return self.state_dict()
+
+    def merge_adapters(self) -> None:
+        """Puts adapters into the weights they stand beside, for a model that only encodes from now on."""
+
+    def layer_depths(self) -> dict[str, int]:
+        """How deep every parameter lies below the top of its tower, for ``layer_decay``.
+
+        Returns:
+            Name (as in ``named_parameters``) to depth: 0 for the projections, the logit scale and the bias, most for
+            the embeddings, see :mod:`i0t.models.layer_depths`.
+
+        Raises:
+            ValueError: If this model cannot say so.
+        """
+        raise ValueError(
+            f"layer_decay: {type(self).__name__} does not say how deep its parameters lie; set layer_decay=null, "
+            "or give it a method layer_depths"
+        )
+
     def identity(self) -> dict[str, str]:
         """What its features depend on: a hash of all weights and buffers, the transform and the tokenizer.
 
         Equal in every process, and for the same weights however they were loaded.
         """
         digest = hashlib.blake2b(digest_size=16)
-        for name, tensor in sorted(self.state_dict().items()):
+        for name, tensor in sorted(self.plain_state().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return {
             "weights": digest.hexdigest(),
             "architecture": type(self).__qualname__,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from i0t.models.base import ClipModel
 from i0t.models.fitting import load_weights as copy_weights
+from i0t.models.layer_depths import depths, transformer_level
 from i0t.models.truncation import count_hugging_face
 from i0t.models.weights import read_weights
 
@@ -169,6 +170,17 @@ class HuggingFaceModel(ClipModel):
         if compile:
             for module in (*clip.image_modules, *clip.text_modules):
                 module.compile()
+
+    def layer_depths(self) -> dict[str, int]:
+        """Blocks of both towers; what belongs to neither has no depth."""
+        clip: Any = self.clip
+        found = {f"clip.{name}": 0 for name, _ in clip.named_parameters()}
+        for tower, modules in (("image tower", clip.image_modules), ("text tower", clip.text_modules)):
+            own = {id(parameter) for module in modules for parameter in module.parameters()}
+            names = [name for name, parameter in clip.named_parameters() if id(parameter) in own]
+            of_tower = depths(names, transformer_level, tower=tower)
+            found |= {f"clip.{name}": depth for name, depth in of_tower.items()}
+        return found
 
     def build(self, transformers: Any, config: Any, source: str | None) -> Any:
         """The model of transformers, random or with the weights of ``source``."""

@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 
 from i0t.models.base import ClipModel
 from i0t.models.global_batch_norm import GlobalBatchNorm2d
+from i0t.models.layer_depths import depths, transformer_level
 
 PAD, START = 0, 1
 _SPECIAL = 2  # pad and start come before the words; end comes last, where open_clip looks for the largest id
@@ -145,3 +146,18 @@ class MadTiny(ClipModel):
         super().__init__(
             clip, transform=transform, tokenizer=tokenizer, embed_dim=embed_dim, max_logit_scale=max_logit_scale
         )
+
+    def layer_depths(self) -> dict[str, int]:
+        """A convolution with its norm is a layer of the image tower; the first is the deepest."""
+        names = [name for name, _ in self.clip.named_parameters()]
+        image = [name for name in names if name.startswith("visual.")]
+        text = [name for name in names if not name.startswith(("visual.", "logit_"))]
+        found = depths(image, _convolution_level, tower="image tower")
+        found |= depths(text, transformer_level, tower="text tower")
+        return {f"clip.{name}": found.get(name, 0) for name in names}
+
+
+def _convolution_level(name: str) -> int | None:
+    """In a :class:`ConvTower`: convolution, norm and activation stand in a row."""
+    parts = name.split(".")
+    return int(parts[2]) // 3 if parts[1] == "layers" else None

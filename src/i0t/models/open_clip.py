@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import open_clip
 import torch
-from huggingface_hub import constants
 from open_clip.model import resize_pos_embed
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
 from i0t.models.architectures import preprocess_of, quick_gelu_of, register_architecture, trained_with_quick_gelu
+from i0t.models.augmentation import augmentation_settings, train_transform
 from i0t.models.available import check_weights_exist
 from i0t.models.base import ClipModel
+from i0t.models.construction import create, describe, set_logits
 from i0t.models.dropout import add_dropout
 from i0t.models.fitting import check_positions, convert, load_weights
+from i0t.models.layer_depths import depths, image_tower_level, transformer_level
+from i0t.models.lora import LoraSettings, adapt_state, add_lora, batch_norms, check_peft, merge, merged_state
 from i0t.models.tokenizers import ArchitectureTokenizer, context_length_of, hub_name
 from i0t.models.weights import Weights, check_activation_of_tag, check_training, find_weights, read_weights
 
@@ -56,7 +53,10 @@ class OpenClip(ClipModel):
             views: 0.1); 0: none. Features in eval mode are the same.
         lock_image: The image tower is not trained and stays in eval mode (batch statistics, dropout).
         lock_text: The text tower likewise.
+        lora: ``rank``, ``alpha``, ``dropout`` and ``targets`` of adapters (:class:`~i0t.models.lora.LoraSettings`):
+            of a tower that is not locked they alone are trained. ``None``: no adapters.
         grad_checkpointing: Compute activations twice to save memory.
+        channels_last: Images and convolutions of the image tower with the channels innermost; the same numbers.
         compile: ``torch.compile`` the towers; names in the state dict stay.
 
     Raises:
@@ -89,9 +89,12 @@ class OpenClip(ClipModel):
         dropout: float,
         lock_image: bool,
         lock_text: bool,
+        lora: Mapping[str, Any] | None = None,  # these two have defaults for checkpoints that do not name them
         grad_checkpointing: bool,
+        channels_last: bool = False,
         compile: bool,
     ) -> None:
+        adapters = None if lora is None else _read_lora(lora, lock_image=lock_image, lock_text=lock_text)
         name = register_architecture(architecture)
         check_activation_of_tag(name, pretrained)
         quick_gelu = quick_gelu_of(name, pretrained)
@@ -99,33 +102,37 @@ class OpenClip(ClipModel):
             name, pretrained, mean=image_mean, std=image_std, interpolation=interpolation, resize_mode=resize_mode
         )
         context_length = self.text_positions or context_length_of(name)
-        augmentation = _augmentation(crop_scale, color_jitter, color_jitter_prob, gray_scale_prob)
+        augmentation = augmentation_settings(crop_scale, color_jitter, color_jitter_prob, gray_scale_prob)
         file = find_weights(name, pretrained) if pretrained is not None and load_weights else None
         tokens = ArchitectureTokenizer(
             name, context_length=context_length, folder=tokenizer, local_files_only=not load_weights
         )
         if file is not None or hub_name(name) is None:
             tokens.load()  # what is missing is missed before anything is built
-        clip = _create(name, quick_gelu, image_size, context_length, preprocess, logit_bias)
+        clip = create(name, quick_gelu, image_size, context_length, preprocess, logit_bias)
         self.prepare(clip)
         if file is not None:
             weights = read_weights(file)
             if trained_with_quick_gelu(name, pretrained) is None:  # a tag is known better than the files beside it
                 check_training(weights, name, quick_gelu=quick_gelu, preprocess=preprocess)
             self.load(clip, weights, name, image_size)
-        _set_logits(clip, logit_scale, logit_bias)
+        set_logits(clip, logit_scale, logit_bias)
         pixels = PreprocessCfg(**clip.visual.preprocess_cfg)
         super().__init__(
             clip,
             transform=image_transform_v2(pixels, is_train=False),
-            train_transform=None if augmentation is None else _train_transform(pixels, augmentation),
+            train_transform=None if augmentation is None else train_transform(pixels, augmentation),
             tokenizer=tokens,
             embed_dim=int(open_clip.get_model_config(name)["embed_dim"]),
             max_logit_scale=max_logit_scale,
             weights_files=() if file is None else (file,),
         )
-        self.description = _describe(name, quick_gelu, clip, context_length)
+        self._lora, self.channels_last = adapters, channels_last
+        self.description = describe(name, quick_gelu, clip, context_length)
         self._add_dropout(name, dropout, lock_image, lock_text)
+        self._add_lora(name, lock_image, lock_text)
+        if channels_last:
+            clip.visual.to(memory_format=torch.channels_last)
         self._prepare_training(name, lock_image, lock_text, grad_checkpointing, compile)
 
     def _add_dropout(self, name: str, dropout: float, lock_image: bool, lock_text: bool) -> None:
@@ -140,6 +147,20 @@ class OpenClip(ClipModel):
         if not lock_text:
             add_dropout(_text_tower(clip), dropout, name=f"the text tower of {name}")
 
+    def _add_lora(self, name: str, lock_image: bool, lock_text: bool) -> None:
+        """Into the towers that are not locked; of the others, and of what stands between them, nothing is trained."""
+        if self._lora is None:
+            return
+        clip: Any = self.clip
+        for part in (clip.visual, *_text_parts(clip)):
+            part.requires_grad_(False)
+        if not lock_image:
+            add_lora(clip.visual, self._lora, name=f"the image tower of {name}")
+            self.freeze(*batch_norms(clip.visual))
+        if not lock_text:
+            add_lora(_text_tower(clip), self._lora, name=f"the text tower of {name}")
+        self.register_load_state_dict_pre_hook(_take_plain_weights)
+
     def _prepare_training(
         self, name: str, lock_image: bool, lock_text: bool, grad_checkpointing: bool, compile: bool
     ) -> None:
@@ -151,6 +172,11 @@ class OpenClip(ClipModel):
         if grad_checkpointing and isinstance(clip.visual, ModifiedResNet):
             raise ValueError(
                 f"model.grad_checkpointing: open_clip has none for the image tower of {name} (it would be ignored)"
+            )
+        if grad_checkpointing and not lock_image and self._lora is None and batch_norms(clip.visual):
+            raise ValueError(
+                f"model.grad_checkpointing: the image tower of {name} has batch norms, whose running statistics would "
+                "count every batch twice; set model.grad_checkpointing=false, or lock that tower"
             )
         if grad_checkpointing:
             clip.set_grad_checkpointing(True)
@@ -182,17 +208,55 @@ class OpenClip(ClipModel):
             resize_pos_embed(state, clip)
         load_weights(clip, weights._replace(state=state), architecture)
 
+    def plain_state(self) -> Mapping[str, Tensor]:
+        """The state dict, adapters merged into the weights they stand beside."""
+        state = self.state_dict()
+        return state if self._lora is None else merged_state(state, scaling=self._lora.scaling)
+
+    def merge_adapters(self) -> None:
+        """Turns the model into the plain one with the same features, up to rounding."""
+        if self._lora is not None:
+            merge(self.clip, scaling=self._lora.scaling)
+
+    def layer_depths(self) -> dict[str, int]:
+        """As of the architecture: blocks of transformers, stages of ResNets, timm's own groups."""
+        names = [name for name, _ in self.clip.named_parameters()]
+        visual: Any = self.clip.visual
+        image = [name.removeprefix("visual.") for name in names if name.startswith("visual.")]
+        text = [name for name in names if not name.startswith(("visual.", "logit_"))]
+        found = {f"clip.{name}": 0 for name in names if name.startswith("logit_")}
+        of_image = depths(image, image_tower_level(visual), tower="image tower")
+        of_text = depths(text, lambda name: transformer_level(name.removeprefix("text.")), tower="text tower")
+        found |= {f"clip.visual.{name}": depth for name, depth in of_image.items()}
+        return found | {f"clip.{name}": depth for name, depth in of_text.items()}
+
     def identity(self) -> dict[str, str]:
         """As for every model, with the architecture's settings in place of its name."""
         return {**super().identity(), "architecture": f"{type(self).__qualname__} {self.description}"}
 
     def encode_image(self, images: Tensor) -> Tensor:
         """``(B, 3, H, W)`` transformed images to ``(B, D)`` un-normalised features."""
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
         return self.clip.encode_image(images, normalize=False)  # type: ignore[operator]
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """``(T, L)`` tokens to ``(T, D)`` un-normalised features."""
         return self.clip.encode_text(tokens, normalize=False)  # type: ignore[operator]
+
+
+def _read_lora(node: Mapping[str, Any], *, lock_image: bool, lock_text: bool) -> LoraSettings:
+    """Settings that have somewhere to go, and a package that can do it, before any weight is read."""
+    settings = LoraSettings.read(node)
+    if lock_image and lock_text:
+        raise ValueError("model.lora would be ignored: both towers are locked")
+    check_peft()
+    return settings
+
+
+def _take_plain_weights(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Lets a checkpoint from before the adapters be loaded."""
+    adapt_state(state, module.state_dict(), prefix)
 
 
 def _text_tower(clip: Any) -> nn.Module:
@@ -205,93 +269,3 @@ def _text_parts(clip: nn.Module) -> list[nn.Module | nn.Parameter]:
     parts: list[nn.Module | nn.Parameter] = [m for name, m in clip.named_children() if name != "visual"]
     own = clip.named_parameters(recurse=False)
     return parts + [parameter for name, parameter in own if name not in ("logit_scale", "logit_bias")]
-
-
-def _create(
-    architecture: str,
-    quick_gelu: bool,
-    image_size: int | None,
-    context_length: int,
-    preprocess: Mapping[str, Any],
-    logit_bias: float | None,
-) -> Any:
-    bias = {} if logit_bias is None else {"init_logit_bias": logit_bias}
-    try:
-        with _without_warning("initialized randomly"):
-            return open_clip.create_model(
-                architecture,
-                force_quick_gelu=quick_gelu,
-                force_image_size=image_size,
-                force_context_length=context_length,
-                force_preprocess_cfg=dict(preprocess),
-                pretrained_text=False,
-                **bias,
-            )
-    except OSError as error:  # a text tower whose shape is described on the hub
-        hub = open_clip.get_model_config(architecture)["text_cfg"].get("hf_model_name")
-        reason = next(iter(str(error).splitlines()), "")
-        raise ConnectionError(
-            f"the text tower of {architecture} is described by {constants.ENDPOINT}/{hub}, which is not in the cache "
-            f"({constants.HF_HUB_CACHE}) and cannot be reached ({reason}); fetch it once where there is a network: "
-            f"hf download {hub} config.json"
-        ) from error
-
-
-@contextmanager
-def _without_warning(text: str) -> Iterator[None]:
-    """Keeps open_clip from calling a model random that is about to get its weights, or is meant to be random."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        return text not in record.getMessage()
-
-    root = logging.getLogger()
-    root.addFilter(keep)
-    try:
-        yield
-    finally:
-        root.removeFilter(keep)
-
-
-def _set_logits(clip: Any, logit_scale: float | None, logit_bias: float | None) -> None:
-    with torch.no_grad():
-        if logit_scale is not None:
-            clip.logit_scale.fill_(math.log(logit_scale))
-        if logit_bias is not None:
-            clip.logit_bias.fill_(logit_bias)
-
-
-def _augmentation(
-    crop_scale: Sequence[float] | None,
-    color_jitter: Sequence[float] | None,
-    color_jitter_prob: float | None,
-    gray_scale_prob: float | None,
-) -> dict[str, Any] | None:
-    if crop_scale is None:
-        if color_jitter_prob or gray_scale_prob:
-            raise ValueError("model.color_jitter_prob and gray_scale_prob need model.crop_scale, [1.0,1.0] at least")
-        return None
-    if color_jitter_prob and (color_jitter is None or len(color_jitter) != 4):
-        raise ValueError(f"model.color_jitter must be four numbers for model.color_jitter_prob, got {color_jitter}")
-    settings: dict[str, Any] = {"scale": tuple(crop_scale)}
-    if color_jitter_prob and color_jitter is not None:
-        settings |= {"color_jitter": tuple(color_jitter), "color_jitter_prob": color_jitter_prob}
-    if gray_scale_prob:
-        settings["gray_scale_prob"] = gray_scale_prob
-    return settings
-
-
-def _train_transform(pixels: PreprocessCfg, augmentation: dict[str, Any]) -> Any:
-    with warnings.catch_warnings():
-        # It calls colour settings unused that it has just used (open_clip 3.3, image_transform).
-        warnings.filterwarnings("ignore", "Unused augmentation cfg items", UserWarning)
-        return image_transform_v2(pixels, is_train=True, aug_cfg=augmentation)
-
-
-def _describe(architecture: str, quick_gelu: bool, clip: Any, context_length: int) -> str:
-    """All settings of the architecture, the same whether its name or its weights asked for QuickGELU."""
-    config = deepcopy(open_clip.get_model_config(architecture))
-    config["quick_gelu"] = quick_gelu
-    config["vision_cfg"]["image_size"] = clip.visual.image_size
-    config["text_cfg"]["context_length"] = context_length
-    config.pop("init_logit_bias", None)
-    return json.dumps(config, sort_keys=True)

@@ -26,6 +26,7 @@ from i0t.models.architectures import (
     quick_gelu_of_node,
     trained_with_quick_gelu,
 )
+from i0t.models.lora import LoraSettings, merged_state
 
 # OpenAI's archives hold these three numbers beside the weights; no other program writes them.
 _OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")
@@ -120,6 +121,9 @@ def read_weights(file: Path) -> Weights:
     if not isinstance(nested, Mapping) or not any(isinstance(value, Tensor) for value in nested.values()):
         raise ValueError(f"{file} holds no weights: expected a state dict, or a checkpoint with 'state_dict'")
     state = _unwrap({str(name): value for name, value in nested.items() if isinstance(value, Tensor)})
+    adapters = _model_node(content).get("lora")
+    if adapters is not None:
+        state = merged_state(state, scaling=LoraSettings.read(adapters).scaling)
     needs_quick_gelu, preprocess = _what_the_file_tells(file, content, state)
     for key in _OPENAI_KEYS:
         state.pop(key, None)
@@ -228,13 +232,18 @@ def _unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
+def _model_node(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model's config in a checkpoint of ours."""
+    node: Mapping[str, Any] = content["i0t"].get("config", {}).get("model", {}) if "i0t" in content else {}
+    return node
+
+
 def _what_the_file_tells(
     file: Path, content: Mapping[str, Any], state: Mapping[str, Tensor]
 ) -> tuple[bool | None, dict[str, Any]]:
-    if "i0t" in content:
-        node = content["i0t"].get("config", {}).get("model", {})
-        if "architecture" in node and "image_mean" in node:
-            return quick_gelu_of_node(node), preprocess_of_node(node)
+    node = _model_node(content)
+    if "architecture" in node and "image_mean" in node:
+        return quick_gelu_of_node(node), preprocess_of_node(node)
     beside = file.parent / "open_clip_config.json"  # as in a folder from the Hugging Face hub
     if beside.is_file():
         told = json.loads(beside.read_text(encoding="utf-8"))

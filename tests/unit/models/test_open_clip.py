@@ -358,3 +358,53 @@ def test_every_ready_file_builds(stem, embed_dim, image_size, context_length):
     with torch.no_grad():
         assert model.eval().encode_image(torch.zeros(1, 3, side, side)).shape == (1, embed_dim)
         assert model.encode_text(torch.ones(1, context_length, dtype=torch.int64)).shape == (1, embed_dim)
+
+
+@pytest.mark.parametrize("architecture", ["tiny-vit", "tiny-resnet", "tiny-timm"])
+def test_channels_last_gives_the_same_features_gradients_and_identity(architecture, build, plain, captions, tmp_path):
+    torch.save(plain(architecture).state_dict(), tmp_path / "w.pt")
+    models = [build(architecture, str(tmp_path / "w.pt"), channels_last=last).eval() for last in (False, True)]
+    assert models[0].identity() == models[1].identity()
+    convolutions = [m for m in models[1].clip.visual.modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels > 1]
+    assert convolutions
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
+    side = models[0].clip.visual.image_size
+    images = torch.randn(3, 3, *([side] * 2 if isinstance(side, int) else side))
+    seen = []
+    models[1].clip.visual.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for model in models:
+        model.encode_image(images).square().sum().backward()
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    # Some gradients are zero but for rounding (a bias of keys), so that the largest of all sets the bound.
+    bound = 1e-5 * max(p.grad.abs().max().item() for p in models[0].clip.visual.parameters())
+    for (name, one), (_, other) in zip(*(m.clip.visual.named_parameters() for m in models), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=bound, msg=name)
+    torch.testing.assert_close(*(m.encode_image(images) for m in models), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+def test_checkpointed_activations_are_computed_twice_and_give_the_same_gradients(lora, build, captions):
+    found, calls = [], []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = build("tiny-vit", grad_checkpointing=checkpointing, dropout=0.2, lora=lora).train()
+        count = []
+        model.clip.visual.transformer.resblocks[0].register_forward_pre_hook(lambda *_, count=count: count.append(1))
+        torch.manual_seed(1)
+        output = model(torch.randn(3, 3, 32, 32), model.tokenizer(captions))
+        (output.image_features @ output.text_features.T).square().sum().backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+        calls.append(len(count))
+    assert calls == [1, 2]
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_checkpointing_is_refused_where_batch_norms_would_count_twice(build, monkeypatch):
+    config = {"embed_dim": 24, "vision_cfg": {"timm_model_name": "resnet10t", "timm_pool": "avg", "image_size": 64},
+              "text_cfg": open_clip.get_model_config("tiny-vit")["text_cfg"]}  # fmt: skip
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-timm-resnet", config)
+    with pytest.raises(ValueError, match="tiny-timm-resnet has batch norms, whose running statistics would count"):
+        build("tiny-timm-resnet", grad_checkpointing=True)
+    assert build("tiny-timm-resnet", grad_checkpointing=True, lock_image=True).clip.visual.training is False
