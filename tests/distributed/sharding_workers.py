@@ -118,7 +118,10 @@ class _Watch(pl.Callback):
     """Counts the parts that are cut, and encodes before each validation, as a reducer's refit does."""
 
     def __init__(self):
-        self.in_training, self.in_validation, self.refit = [], [], []
+        self.in_training, self.between, self.in_validation, self.refit = [], [], [], []
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        self.between.append(sum(isinstance(p, DTensor) for p in pl_module.parameters()))
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.in_training.append(sum(isinstance(p, DTensor) for p in pl_module.parameters()))
@@ -190,6 +193,7 @@ def train_sharded(kind, optimizer_name, settings, folder, steps, ckpt_path):
     return SimpleNamespace(
         units=len(sharded_units(module)),
         in_training=watch.in_training,
+        between=watch.between,
         in_validation=watch.in_validation,
         refit=watch.refit,
         metrics={name: float(value) for name, value in trainer.callback_metrics.items()},

@@ -36,8 +36,12 @@ def check(pool, one_process, loss, reducer, optimizer, chunk):
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("chunk", [None, 3])
-def test_two_processes_train_as_one(gloo_pool, one_process, chunk):
-    check(gloo_pool, one_process, "cyclip", "async_bn", "sgd", chunk)
+@pytest.mark.parametrize(
+    ("loss", "reducer", "optimizer"),
+    [("cyclip", "async_bn", "sgd"), ("clip", "none", "adamw"), ("siglip", "posthoc", "adamw")],
+)
+def test_two_processes_train_as_one(gloo_pool, one_process, loss, reducer, optimizer, chunk):
+    check(gloo_pool, one_process, loss, reducer, optimizer, chunk)
 
 
 @pytest.mark.ddp

@@ -65,7 +65,7 @@ class AveragedWeights(WeightAveraging):
             self._average_model.module.gap_reducer = reducer
         for average, current in zip(self._average_model.module.parameters(), pl_module.parameters(), strict=True):
             if not current.requires_grad and average.device == current.device:
-                pass
+                average.data = current.data
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch.distributed as dist
@@ -31,7 +31,7 @@ class StopOnNonFinite(pl.Callback):
     """Stops the run at a NaN or infinite loss, before the optimizer uses its gradient.
 
     Says the step, the ranks and samples, and whether images, weights, features or the loss alone are not finite. The
-    last checkpoint stays as it is. Infinite gradients of a finite loss, at which a gradient scaler skips the step
+    last checkpoint stays as it is: weights that are not finite are never saved. Infinite gradients of a finite loss, at which a gradient scaler skips the step
     (``precision: 16-mixed``), are none of its business.
 
     Watches what goes into ``pl_module.loss`` and what comes out of it, unscaled.
@@ -84,14 +84,31 @@ class StopOnNonFinite(pl.Callback):
             self._batch, self._features = None, []
             return
         ranks = first_causes(_of_all_ranks(self._report(trainer, pl_module)))
-        step = trainer.global_step + 1
+        self._stop(trainer, f"the loss of step {trainer.global_step + 1} is not finite: {'; '.join(ranks)}")
+
+    def _stop(self, trainer: pl.Trainer, message: str) -> NoReturn:
         kept = (
             f"the last checkpoint, {self.ckpt_path}, is from before"
             if self.ckpt_path.is_file()
             else "there is no checkpoint yet"
         )
-        message = f"the loss of step {step} is not finite: {'; '.join(ranks)}. {kept}"
-        raise NonFiniteLoss(message, exit_code=EXIT_CODE, speaks=trainer.is_global_zero)
+        raise NonFiniteLoss(f"{message}. {kept}", exit_code=EXIT_CODE, speaks=trainer.is_global_zero)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keeps weights that are not finite from replacing good ones: a finite loss may have had such a gradient."""
+        self._check_weights(trainer, pl_module)
+
+    def _check_weights(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        bad = [name for name, weight in pl_module.named_parameters() if not _is_finite(weight)]
+        found = _of_all_ranks((1, bad[0]) if bad else None)  # a weight may be cut over the ranks
+        if any(found):
+            self._stop(
+                trainer,
+                f"weights are not finite after step {trainer.global_step}, the first is {first_causes(found)[0]}: "
+                "a gradient was not, though the loss was",
+            )
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Cause | None:
         """What is not finite on this rank; ``None`` where all is."""
@@ -124,8 +141,9 @@ class StopOnNonFinite(pl.Callback):
         return 3, "images, weights and features are finite, the loss alone is not"
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Looks away."""
+        """Looks at the weights once more, and away."""
         self._release()
+        self._check_weights(trainer, pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Likewise."""

@@ -80,7 +80,8 @@ class ShardedStrategy(ModelParallelStrategy):
             shard(self.model.model, mesh, self.min_parameters, reshard_after_forward=self.reshard_after_forward)
         if not any(isinstance(callback, WholeWhileEncoding) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             # Before all others: some of them encode, or save.
-            trainer.callbacks.insert(0, WholeWhileEncoding())  # type: ignore[attr-defined]
+            callback = WholeWhileEncoding(reshard_after_forward=self.reshard_after_forward)
+            trainer.callbacks.insert(0, callback)  # type: ignore[attr-defined]
         self.barrier()
         if trainer.state.fn == TrainerFn.FITTING:
             self.setup_optimizers(trainer)
@@ -109,6 +110,16 @@ class ShardedStrategy(ModelParallelStrategy):
         with implicit_replication():
             return super().optimizer_step(optimizer, closure, model, **kwargs)
 
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """That of all parameters; torch makes a state that is not there yet by a step, over both kinds together."""
+        with implicit_replication():
+            return super().optimizer_state(optimizer)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Likewise."""
+        with implicit_replication():
+            return super().load_checkpoint(checkpoint_path, weights_only)
+
 
 def check_sharding(cfg: DictConfig) -> None:
     """Checks what cannot be trained with cut weights, before anything is built.
@@ -131,6 +142,7 @@ def check_sharding(cfg: DictConfig) -> None:
         f"encoders={cfg.encoders}": cfg.encoders != "trained",
         f"views={cfg.views}": cfg.views > 1,
         "model.compile=true": bool(cfg.model.get("compile")),
+        "model.channels_last=true": bool(cfg.model.get("channels_last")),  # torch cuts contiguous weights only
         "callbacks=[…,ema]": any(_averages(callback) for callback in cfg.callbacks.values()),
     }
     for option, given in refused.items():
@@ -143,7 +155,14 @@ def _averages(callback: Any) -> bool:
 
 
 class WholeWhileEncoding(pl.Callback):
-    """Gathers the weights for a validation or an encoding pass, and cuts them again after it."""
+    """Gathers the weights for a validation or an encoding pass, and cuts them again after it.
+
+    Args:
+        reshard_after_forward: Of the training in between.
+    """
+
+    def __init__(self, *, reshard_after_forward: bool) -> None:
+        self.reshard_after_forward = reshard_after_forward
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Gathers."""
@@ -151,7 +170,7 @@ class WholeWhileEncoding(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Cuts."""
-        scatter(pl_module)
+        scatter(pl_module, reshard_after_forward=self.reshard_after_forward)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Gathers."""
@@ -159,7 +178,7 @@ class WholeWhileEncoding(pl.Callback):
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Cuts."""
-        scatter(pl_module)
+        scatter(pl_module, reshard_after_forward=self.reshard_after_forward)
 
 
 def shard(model: nn.Module, mesh: Any, min_parameters: int, *, reshard_after_forward: bool) -> None:
@@ -208,10 +227,15 @@ def gather(module: nn.Module) -> None:
         unit.set_reshard_after_forward(False)
 
 
-def scatter(module: nn.Module) -> None:
-    """Leaves every rank its part again."""
+def scatter(module: nn.Module, *, reshard_after_forward: bool) -> None:
+    """Leaves every rank its part again.
+
+    Args:
+        module: With parts that :func:`gather` made whole.
+        reshard_after_forward: What is then done between forward and backward.
+    """
     for unit in sharded_units(module):
-        unit.set_reshard_after_forward(True)
+        unit.set_reshard_after_forward(reshard_after_forward)
         unit.reshard()
 
 

@@ -126,8 +126,9 @@ class ClipModel(nn.Module):
         return self.clip.encode_text(tokens)  # type: ignore[operator]
 
     def logits(self) -> tuple[Tensor, Tensor | None]:
-        """The logit scale and bias, each ``()``."""
-        return self.log_logit_scale.exp(), getattr(self.clip, "logit_bias", None)
+        """The logit scale and bias, each ``()``, whether or not open_clip's ``nonscalar_logit_scale`` made them ``(1,)``."""
+        bias = getattr(self.clip, "logit_bias", None)
+        return self.log_logit_scale.exp().reshape(()), None if bias is None else bias.reshape(())
 
     def logit_values(self) -> tuple[float, float | None]:
         """The logit scale and bias as numbers (waits for the device)."""

@@ -99,13 +99,21 @@ class LinearAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, *, need_weights: bool = False, attn_mask: Tensor | None = None
     ) -> tuple[Tensor, None]:
-        """``(B, L, W)`` to ``(B, L, W)``, or with the positions first; ``key`` and ``value`` must be ``query``."""
+        """``(B, L, W)`` to ``(B, L, W)``, or with the positions first; ``key`` and ``value`` must be ``query``.
+
+        The mask is that of ``nn.MultiheadAttention``: ``(L, L)`` or ``(B * heads, L, L)``, added, or true where nothing
+        is looked at.
+        """
         assert query is key, "self-attention only"
         assert key is value, "self-attention only"
         x = query if self.batch_first else query.transpose(0, 1)
         heads = self.in_proj(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
         queries, keys, values = heads.unbind(0)
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            attn_mask = ~attn_mask  # the function's own are true where it looks
+        if attn_mask is not None and attn_mask.ndim == 3:
+            attn_mask = attn_mask.unflatten(0, (-1, self.num_heads))
         mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask, dropout_p=dropout)
         out = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return (out if self.batch_first else out.transpose(0, 1)), None

@@ -161,6 +161,37 @@ def test_weights_that_an_earlier_step_spoiled(message):
     assert "1 weights are not finite since an earlier step, the first is tower.weight" in text
 
 
+class SpoilsGradients(Module):
+    """From the given batch on, with a loss that stays finite."""
+
+    def __init__(self, at_batch):
+        super().__init__()
+        self.at_batch = at_batch
+
+    def training_step(self, batch, index):
+        loss = super().training_step(batch, index)
+        return loss + (self.tower.weight * 0).sum().sqrt() if index == self.at_batch else loss  # derivative: 0 / 0
+
+
+@pytest.mark.parametrize("saves", [False, True])
+def test_weights_that_a_finite_loss_spoiled_are_not_saved(tmp_path, saves):
+    path = tmp_path / "last.ckpt"
+    path.write_text("as it was")
+
+    class Saves(pl.Callback):
+        def on_train_batch_end(self, trainer, *others):
+            if saves and trainer.global_step == 3:
+                trainer.save_checkpoint(path)
+
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, max_steps=3, logger=False, enable_progress_bar=False, enable_checkpointing=False,
+        enable_model_summary=False, default_root_dir=tmp_path, callbacks=[StopOnNonFinite(str(path)), Saves()],
+    )  # fmt: skip
+    with pytest.raises(NonFiniteLoss, match=r"weights are not finite after step 3, the first is tower.weight: a gradie"):
+        trainer.fit(SpoilsGradients(at_batch=2), datamodule=Data())
+    assert path.read_text() == "as it was"
+
+
 def test_every_batch_of_an_accumulated_step_is_looked_at(message):
     text = message(Module(Loss(NAN, at_call=3)), accumulate_grad_batches=3)
     assert "the loss of step 2" in text, "the fourth batch is the first of the second step"
@@ -181,6 +212,11 @@ def test_an_infinite_scaled_loss_or_gradient_is_none_of_its_business(tmp_path):
     class Scaled(Module):
         def training_step(self, batch, index):
             return super().training_step(batch, index) * (INF if index == 2 else 1)
+
+        def on_before_optimizer_step(self, optimizer):
+            for parameter in self.parameters():
+                if parameter.grad is not None and not parameter.grad.isfinite().all():
+                    parameter.grad = None
 
     seen = []
 

@@ -156,6 +156,22 @@ def test_attention_by_layers_is_pytorch_s(build):
         assert not torch.allclose(block.train()(x, attn_mask=mask), expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["added", "added per head", "true where nothing is looked at"])
+def test_masks_mean_what_they_mean_to_pytorch(kind):
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(24, 3, batch_first=True).eval()
+    x = torch.randn(2, 5, 24)
+    hidden = torch.ones(5, 5).triu(1).bool()
+    mask = {
+        "added": torch.randn(5, 5),
+        "added per head": torch.randn(2 * 3, 5, 5),
+        "true where nothing is looked at": hidden,
+    }[kind]
+    expected, _ = attention(x, x, x, need_weights=False, attn_mask=mask)
+    found, _ = LinearAttention(attention)(x, x, x, attn_mask=mask)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_dropout_of_the_adapters_and_of_the_towers_both_act(build):
     model = randomised(build("tiny-vit", lora={**LORA, "dropout": 0.5})).train()
     one, other = model(*inputs(model)), model(*inputs(model))
