@@ -32,7 +32,7 @@ TIME_TARGETS = {"float32": "<= .6", "bfloat16": "<= .65"}
 TARGETS_FROM = 4096
 MEMORY_TARGETS = {8192: "<= .1429", 32768: "<= .0333"}
 # Why no method is within 1e-6 there.
-_ROUNDING = "; pairs are told apart with near certainty: the gradient is a small difference, its error float32's logits'"
+_ROUNDING = "; pairs are nearly certain: the gradient is a small difference, its error that of float32's logits"
 _KINDS = {"independent rows": None, "pairs of cosine .74": 0.9}
 
 

@@ -1,6 +1,6 @@
 """Step time and peak memory of the options of speed and precision, each beside the plain step of the same model.
 
-    python benchmarks/speed_options.py [--json FILE] [--rounds 3] [--models vit,rn50] [--batch 8]
+    python benchmarks/speed_options.py [--rounds 3] [--models vit rn50] [--batch 8]
 
 Every option takes turns with the plain step in one process, round by round; memory is the peak of a process of its own,
 above its imports.
@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import time
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+import measure
 import torch
+from measure import Entry
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -50,6 +49,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ema": {"ema": True},
     "compile": {"compile": True},
 }
+_DEFAULT = tuple(name for name in OPTIONS if name != "plain")
 OF_MODEL = ("channels_last", "grad_checkpointing", "lora", "compile")
 
 
@@ -90,77 +90,59 @@ def make_step(kind: str, option: dict[str, Any], batch: int, folder: Path) -> Ca
     return step
 
 
-def measure_times(kind: str, name: str, batch: int, rounds: int, folder: Path) -> dict[str, list[float]]:
-    """Seconds of a step with one option and without, in turns; two models at once, for each fills a gigabyte or two."""
-    steps = {option: make_step(kind, OPTIONS[option], batch, folder) for option in ("plain", name)}
-    for step in steps.values():
+def prepare(kind: str, name: str, batch: int, folder: Path) -> Callable[[], None]:
+    """In a process of its own: building the model and two steps, the second of which has optimizer states."""
+
+    def run() -> None:
+        step = make_step(kind, OPTIONS[name], batch, folder)
         step()
         step()
-    seconds: dict[str, list[float]] = {option: [] for option in steps}
-    for _ in range(rounds):
-        for option, step in steps.items():
-            start = time.perf_counter()
-            step()
-            seconds[option].append(time.perf_counter() - start)
-    return seconds
+
+    return run
 
 
-def measure_memory(kind: str, name: str, batch: int, folder: Path) -> float:
-    """MiB above the imports that two steps need at their peak, in a process of its own."""
-    command = [sys.executable, __file__, "--memory-of", kind, name, "--batch", str(batch), "--folder", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+def options_of(kind: str, asked: list[str]) -> list[str]:
+    """Those that the model takes, and that this processor can do in reasonable time."""
+    refused = ["grad_checkpointing", "lora"] if kind == "rn50" else []
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":  # no bfloat16 instructions: a hundred times slower
+        refused.append("bf16-mixed")
+    return [name for name in asked if name not in refused]
 
 
-def peak_of(kind: str, name: str, batch: int, folder: Path) -> None:
-    """Prints what :func:`measure_memory` reads."""
-    before = peak_memory()
-    step = make_step(kind, OPTIONS[name], batch, folder)
-    step()
-    step()
-    print((peak_memory() - before) / 1024)
-
-
-def peak_memory() -> int:
-    """KiB; from /proc, for what ``getrusage`` reports begins with the parent's peak."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0])
+def measure_model(kind: str, options: argparse.Namespace, folder: Path) -> list[Entry]:
+    """Time and memory of each option beside the plain step; two models at once, for each fills a gigabyte or two."""
+    plain_memory = measure.peak_growth(prepare, kind, "plain", options.batch, folder).mib
+    entries = []
+    for name in options_of(kind, options.options):
+        steps = {given: make_step(kind, OPTIONS[given], options.batch, folder) for given in ("plain", name)}
+        times = measure.alternate(steps, rounds=options.rounds, warm_up=2)
+        memory = measure.peak_growth(prepare, kind, name, options.batch, folder).mib
+        for what, unit, ours, plain in (
+            ("time", "s", times[name], times["plain"]),
+            ("memory", "MiB", [memory], [plain_memory]),
+        ):
+            entries.append(
+                Entry(
+                    name=f"{kind}: step {what} with {name}",
+                    unit=unit,
+                    ours=ours,
+                    peers={"plain step": plain},
+                    note=f"{NAMES[kind]}, batch {options.batch}",
+                )
+            )
+    return entries
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = measure.parser(__doc__, rounds=3)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--models", default="vit,rn50")
-    parser.add_argument("--options", default=",".join(name for name in OPTIONS if name != "plain"))
-    parser.add_argument("--folder", type=Path, default=Path("outputs"))
-    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    if arguments.memory_of:
-        peak_of(*arguments.memory_of, arguments.batch, arguments.folder)
-        return
-    results: list[dict[str, Any]] = []
-    for kind in arguments.models.split(","):
-        refused = ["grad_checkpointing", "lora"] if kind == "rn50" else []
-        if torch.backends.cpu.get_cpu_capability() == "AVX2":  # no bfloat16 instructions: a hundred times slower
-            refused.append("bf16-mixed")
-        options = [name for name in arguments.options.split(",") if name not in (*refused, "plain")]
-        plain_memory = measure_memory(kind, "plain", arguments.batch, arguments.folder)
-        note = f"{NAMES[kind]}, batch {arguments.batch}"
-        for name in options:
-            seconds = measure_times(kind, name, arguments.batch, arguments.rounds, arguments.folder)
-            memory = measure_memory(kind, name, arguments.batch, arguments.folder)
-            plain = {"time": seconds["plain"], "memory": [plain_memory]}
-            for what, ours, unit in (("time", seconds[name], "s"), ("memory", [memory], "MiB")):
-                label = f"{kind}: step {what} with {name}"
-                results.append(
-                    {"name": label, "unit": unit, "ours": ours, "peers": {"plain": plain[what]}, "note": note}
-                )
-                print(f"{label}: {median(ours):.3g} {unit}, {median(ours) / median(plain[what]):.2f} x plain")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    parser.add_argument("--models", nargs="+", choices=ARCHITECTURES, default=tuple(ARCHITECTURES))
+    parser.add_argument("--options", nargs="+", choices=_DEFAULT, default=_DEFAULT)
+    quick = {"batch": 2, "models": ("rn50",), "options": ("fused AdamW",), "rounds": 1}
+    options = measure.parse(parser, quick=quick)
+    with tempfile.TemporaryDirectory() as folder:
+        entries = [entry for kind in options.models for entry in measure_model(kind, options, Path(folder))]
+    measure.finish(entries, options)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,10 @@ ALLOWED = {
     "paper": {"report"},
     "loggers": set(),
     "grad_cache": set(),
-    "module": {"data", "distributed", "encode", "features", "gap_reducers", "grad_cache", "metrics", "models", "parameter_groups"},
+    "module": {
+        *("data", "distributed", "encode", "features", "gap_reducers"),
+        *("grad_cache", "metrics", "models", "parameter_groups"),
+    },
     "parameter_groups": set(),
     "callbacks": {"data", "embedding_store", "encode", "features", "module", "report", "runs"},
     "config_errors": set(),

@@ -31,8 +31,8 @@ class StopOnNonFinite(pl.Callback):
     """Stops the run at a NaN or infinite loss, before the optimizer uses its gradient.
 
     Says the step, the ranks and samples, and whether images, weights, features or the loss alone are not finite. The
-    last checkpoint stays as it is: weights that are not finite are never saved. Infinite gradients of a finite loss, at which a gradient scaler skips the step
-    (``precision: 16-mixed``), are none of its business.
+    last checkpoint stays as it is: weights that are not finite are never saved. Infinite gradients of a finite loss, at
+    which a gradient scaler skips the step (``precision: 16-mixed``), are none of its business.
 
     Watches what goes into ``pl_module.loss`` and what comes out of it, unscaled.
 

@@ -29,7 +29,7 @@ def test_what_does_not_go_with_cut_weights_is_one_line(trainer, override, messag
 
 def test_weights_with_channels_innermost_cannot_be_cut():
     common = ["model=vit_b_32", "model.pretrained=null", "model.channels_last=true", "paths.output_dir=x"]
-    with pytest.raises(ConfigError, match="model.channels_last=true does not go with fully sharded training"):
+    with pytest.raises(ConfigError, match=r"model.channels_last=true does not go with fully sharded training"):
         check_sharding(compose("train", ["trainer=fsdp_cpu", *common]))
     check_sharding(compose("train", ["trainer=ddp_cpu", *common]))
 
