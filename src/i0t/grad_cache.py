@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 Encode = Callable[[Tensor], Tensor]
@@ -114,8 +113,13 @@ class _Recomputed(torch.autograd.Function):
         return torch.cat(features)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        # once_differentiable would only look at the incoming gradient, which may be a constant.
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError(
+                "features encoded in chunks have no second derivative: leave create_graph=True away, or set "
+                "trainer.grad_cache_chunk=null"
+            )
         rows, *weights = ctx.saved_tensors
         totals: list[Tensor | None] = [None] * len(weights)
         parts = zip(rows.split(ctx.chunk), gradient.split(ctx.chunk), ctx.conditions, strict=True)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
-from i0t.data.base import Batch
+from i0t.data.base import Batch, ImageTextDataModule
+from i0t.distributed import all_reduce_sum, world_size
 from i0t.encode import encode_batch
 from i0t.features import Features
 from i0t.gap_reducers.base import GapReducer
@@ -131,7 +132,7 @@ class ClipModule(pl.LightningModule):
         """The loss of one batch, with its parts logged."""
         views = [self._view(batch) for _ in range(self.num_views)]
         parts = mean_of_parts([self._loss(image, text) for image in views for text in views])
-        self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()}, sync_dist=True)
+        self.log_dict({f"train/{name}": value for name, value in mean_over_ranks(parts).items()})
         self.log("train/temperature", 1 / self.model.logits()[0].detach())
         self.samples_seen += len(batch.images) * self.trainer.world_size
         # In double precision: in single, whole numbers end at 16.8 million.
@@ -238,6 +239,8 @@ class ClipModule(pl.LightningModule):
             # Batches, of which a step may take several.
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
             datamodule.first_batch = progress["total"]["processed"]
+        if isinstance(datamodule, ImageTextDataModule):
+            datamodule.go_on(checkpoint[CHECKPOINT_KEY].get("position"), progress)
         self.samples_seen = checkpoint[CHECKPOINT_KEY]["samples_seen"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -248,6 +251,20 @@ class ClipModule(pl.LightningModule):
             "encoder_weights": self.encoder_weights,
             "samples_seen": self.samples_seen,
         }
+        datamodule = self.trainer.datamodule if "loops" in checkpoint else None  # type: ignore[attr-defined]
+        if isinstance(datamodule, ImageTextDataModule):
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            checkpoint[CHECKPOINT_KEY]["position"] = datamodule.training_position(progress["total"]["processed"])
+
+
+def mean_over_ranks(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Detached means over the ranks, in one collective; Lightning's own waits at a barrier for each.
+
+    Args:
+        parts: Numbers, ``()`` each.
+    """
+    values = torch.stack([value.detach() for value in parts.values()])
+    return dict(zip(parts, (all_reduce_sum(values) / world_size()).unbind(), strict=True))
 
 
 def mean_of_parts(losses: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -96,6 +96,14 @@ def test_weights_converted_without_a_graph_are_not_found_again_under_the_same_au
         torch.testing.assert_close(both[name], gradient, rtol=0.05, atol=2e-3)
 
 
+def test_a_gradient_that_keeps_its_graph_is_refused():
+    """Its own derivative would be wrong without a word, since the incoming gradient is a constant."""
+    tower = Tower()
+    value = in_chunks(tower, torch.randn(5, WIDTH), 2).sum()
+    with pytest.raises(RuntimeError, match=r"no second derivative.*trainer.grad_cache_chunk=null"):
+        torch.autograd.grad(value, tower.first.weight, create_graph=True)
+
+
 def test_no_more_than_a_chunk_has_a_graph():
     tower = Tower()
     features = in_chunks(tower, torch.randn(8, WIDTH), 3)

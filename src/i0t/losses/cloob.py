@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i0t.losses.checks import as_loss_rows, check_num_pairs
+from i0t.losses.full_product import full_product
 from i0t.losses.negatives import Negatives, check_negatives, gather_columns, own_column
 from i0t.losses.operators import loob_rows
 
@@ -95,7 +96,8 @@ def hopfield_retrieval(queries: Tensor, patterns: Tensor, scale: float) -> Tenso
         >>> hopfield_retrieval(torch.tensor([[0.6, 0.8]]), torch.eye(2), 1000.0)
         tensor([[0., 1.]])
     """
-    return F.normalize(torch.softmax(scale * queries @ patterns.T, dim=1) @ patterns, dim=1)
+    weights = torch.softmax(full_product(scale * queries, patterns.T), dim=1)
+    return F.normalize(full_product(weights, patterns), dim=1)
 
 
 class CloobLoss(nn.Module):

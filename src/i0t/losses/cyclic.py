@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from i0t.distributed import all_reduce_sum, world_size
+from i0t.losses.checks import refuse_second_derivative
+from i0t.losses.full_product import full_product
 from i0t.losses.negatives import Negatives
 
 
@@ -92,26 +93,33 @@ class _GramTerms(torch.autograd.Function):
         return cross_weight * cross + intra_weight * intra, cross / batch, intra / batch
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, by_total: Tensor | None, by_cross: Tensor | None, by_intra: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        image, text, products = ctx.saved_tensors
-        cross_weight, intra_weight, batch, is_global = ctx.constants
-        zero = image.new_zeros(())
-        incoming = torch.stack([zero if each is None else each for each in (by_total, by_cross, by_intra)])
-        if is_global:  # every rank's value depends on this rank's rows
-            incoming = all_reduce_sum(incoming)
-        total, cross, intra = incoming.unbind()
-        norm = total * (intra_weight + cross_weight) + (intra + cross) / batch
-        plus, minus = image + text, image - text
-        plus_plus, minus_minus, plus_minus = products.unbind()
-        by_plus, by_minus = plus @ (norm * minus_minus), minus @ (norm * plus_plus)
-        if intra_weight != cross_weight or by_cross is not None or by_intra is not None:
-            trace = total * (intra_weight - cross_weight) + (intra - cross) / batch
-            by_plus.addmm_(minus, trace * plus_minus)
-            by_minus.addmm_(plus, trace * plus_minus.T)
-        return by_plus + by_minus, by_plus - by_minus, None, None, None, None
+        refuse_second_derivative()
+        with torch.autocast(ctx.saved_tensors[0].device.type, enabled=False):  # a compiled backward has the caller's
+            return (*_gram_gradients(ctx, by_total, by_cross, by_intra), None, None, None, None)
+
+
+def _gram_gradients(
+    ctx: Any, by_total: Tensor | None, by_cross: Tensor | None, by_intra: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    image, text, products = ctx.saved_tensors
+    cross_weight, intra_weight, batch, is_global = ctx.constants
+    zero = image.new_zeros(())
+    incoming = torch.stack([zero if each is None else each for each in (by_total, by_cross, by_intra)])
+    if is_global:  # every rank's value depends on this rank's rows
+        incoming = all_reduce_sum(incoming)
+    total, cross, intra = incoming.unbind()
+    norm = total * (intra_weight + cross_weight) + (intra + cross) / batch
+    plus, minus = image + text, image - text
+    plus_plus, minus_minus, plus_minus = products.unbind()
+    by_plus, by_minus = plus @ (norm * minus_minus), minus @ (norm * plus_plus)
+    if intra_weight != cross_weight or by_cross is not None or by_intra is not None:
+        trace = total * (intra_weight - cross_weight) + (intra - cross) / batch
+        by_plus.addmm_(minus, trace * plus_minus)
+        by_minus.addmm_(plus, trace * plus_minus.T)
+    return by_plus + by_minus, by_plus - by_minus
 
 
 def cyclic_terms_tiled(
@@ -136,9 +144,9 @@ def cyclic_terms_tiled(
     Returns:
         Means over this rank's rows of the sums over columns.
     """
-    plus_minus = (image + text) @ (all_image - all_text).T  # (B, N), see cyclic_terms_gram
+    plus_minus = full_product(image + text, (all_image - all_text).T)  # (B, N), see cyclic_terms_gram
     is_own_batch = all_image is image and all_text is text
-    minus_plus = plus_minus.T if is_own_batch else (image - text) @ (all_image + all_text).T
+    minus_plus = plus_minus.T if is_own_batch else full_product(image - text, (all_image + all_text).T)
     cross = ((plus_minus - minus_plus) / 2).square().sum() / len(image)
     intra = ((plus_minus + minus_plus) / 2).square().sum() / len(image)
     return CyclicTerms(cross_weight * cross + intra_weight * intra, cross, intra)

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from i0t.losses.checks import as_loss_rows, check_label_smoothing
+from i0t.losses.checks import as_loss_rows, check_label_smoothing, refuse_second_derivative
 from i0t.losses.clip import contrastive_loss
 from i0t.losses.negatives import Negatives, check_negatives, gather_columns, own_column
 
@@ -139,21 +138,26 @@ class _TopComponents(torch.autograd.Function):
         return rows @ kept.T @ kept
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        left, values, right = ctx.saved_tensors
-        num = ctx.num_components
-        kept_left, other_left = left[:, :num], left[:, num:]
-        kept_right, other_right = right[:num], right[num:]
-        upper = kept_left.T @ gradient @ other_right.T  # (K, R - K)
-        lower = (other_left.T @ gradient @ kept_right.T).T  # transposed
-        ratio, inverse_gap = _ratios(values, num)
-        more_upper = ratio * (ratio * upper + lower) * inverse_gap
-        more_lower = ratio * (ratio * lower + upper) * inverse_gap
-        dropped = gradient - kept_left @ (kept_left.T @ gradient)
-        dropped = dropped - dropped @ kept_right.T @ kept_right
-        added = kept_left @ more_upper @ other_right + other_left @ more_lower.T @ kept_right
-        return gradient - dropped + added, None
+        refuse_second_derivative()
+        with torch.autocast(gradient.device.type, enabled=False):  # a compiled backward has the caller's
+            return _top_components_gradient(ctx, gradient), None
+
+
+def _top_components_gradient(ctx: Any, gradient: Tensor) -> Tensor:
+    left, values, right = ctx.saved_tensors
+    num = ctx.num_components
+    kept_left, other_left = left[:, :num], left[:, num:]
+    kept_right, other_right = right[:num], right[num:]
+    upper = kept_left.T @ gradient @ other_right.T  # (K, R - K)
+    lower = (other_left.T @ gradient @ kept_right.T).T  # transposed
+    ratio, inverse_gap = _ratios(values, num)
+    more_upper = ratio * (ratio * upper + lower) * inverse_gap
+    more_lower = ratio * (ratio * lower + upper) * inverse_gap
+    dropped = gradient - kept_left @ (kept_left.T @ gradient)
+    dropped = dropped - dropped @ kept_right.T @ kept_right
+    added = kept_left @ more_upper @ other_right + other_left @ more_lower.T @ kept_right
+    return gradient - dropped + added
 
 
 def _ratios(values: Tensor, num_components: int) -> tuple[Tensor, Tensor]:

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from i0t.losses.checks import refuse_second_derivative
 from i0t.losses.symmetric import SymmetricContrastive
-from i0t.losses.tiles import GAIN, PanelGradients, one_way, product_dtype, shifted_exp
+from i0t.losses.tiles import GAIN, PanelGradients, one_way, product_dtype, shifted_exp, sum_of_pieces
 
 
 def contrastive_rows(rows: Tensor, columns: Tensor, own: Tensor, scale: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -119,9 +119,8 @@ def _sum(operator: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> Tensor
     tensors = [each for each in arguments if isinstance(each, Tensor)]
     products = product_dtype(tensors[0])
     with_gradients = torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
-    if not with_gradients:
-        return operator(*arguments, products, False)[0]
-    value: Tensor = _WithGradients.apply(operator, *arguments, products, True)
+    # Without gradients too: torch.func and forward mode are refused by a function, but pass an operator by unseen.
+    value: Tensor = _WithGradients.apply(operator, *arguments, products, with_gradients)
     return value
 
 
@@ -136,8 +135,8 @@ class _WithGradients(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
         wanted = ctx.needs_input_grad[1:]
         found = [gradient * x if wants else None for x, wants in zip(ctx.saved_tensors, wanted, strict=False)]
         return (None, *found, *[None] * ctx.num_others)
@@ -159,7 +158,7 @@ def _contrastive_rows(
             panel.sub_(GAIN * smoothing / len(columns))
         return (loss + total.log()).sum()
 
-    return one_way(rows, columns, scale, weigh, products=products, with_gradients=gradients)
+    return one_way(rows, columns, scale, own, weigh, products=products, with_gradients=gradients)
 
 
 def _contrastive_pairs(
@@ -177,13 +176,14 @@ def _sigmoid_rows(
         target = own[span, None]
         panel.add_(bias)
         panel.scatter_(1, target, -panel.gather(1, target))
-        loss = -F.logsigmoid(-panel).sum()
+        # -log sigmoid(-logit), a few rows at a time: no second panel.
+        loss = sum_of_pieces(panel, lambda piece: F.softplus(piece, threshold=40).sum())
         panel.sigmoid_().mul_(GAIN)
         panel.scatter_(1, target, -panel.gather(1, target))
         by_bias.add_(panel.sum() / GAIN)
         return loss
 
-    found = one_way(rows, columns, scale, weigh, products=products, with_gradients=gradients)
+    found = one_way(rows, columns, scale, own, weigh, products=products, with_gradients=gradients)
     return (*found, by_bias)
 
 
@@ -199,7 +199,7 @@ def _loob_rows(
         panel.mul_(GAIN / total).scatter_(1, target, -GAIN)
         return (peak - own_logit + total.log()).sum()
 
-    return one_way(rows, columns, scale, weigh, products=products, with_gradients=gradients)
+    return one_way(rows, columns, scale, own, weigh, products=products, with_gradients=gradients)
 
 
 def _affinity_rows(
@@ -218,7 +218,7 @@ def _affinity_rows(
 
     # Distances are differences: products stay in full precision.
     four = rows.new_full((), 4.0)
-    found = one_way(rows, columns, four, weigh, products=rows.dtype, with_gradients=gradients)
+    found = one_way(rows, columns, four, own, weigh, products=rows.dtype, with_gradients=gradients)
     if not gradients:
         return found.value, found.rows, found.columns
     found.rows.addcmul_(row_sums[:, None], rows, value=-4)
@@ -234,9 +234,13 @@ def _register(name: str, schema: str, body: Callable[..., tuple[Tensor, ...]], n
         shapes = [x.shape if gradients or not x.ndim else (0, *x.shape[1:]) for x in tensors]
         return (tensors[0].new_empty(()), *(tensors[0].new_empty(shape) for shape in shapes))
 
+    def in_given_precision(*arguments: Any) -> tuple[Tensor, ...]:
+        with torch.autocast(arguments[0].device.type, enabled=False):
+            return body(*arguments)
+
     outputs = ", ".join(["Tensor"] * (num_tensors + 1))
     torch.library.define(f"i0t::{name}", f"({schema}, ScalarType products, bool gradients) -> ({outputs})")
-    torch.library.impl(f"i0t::{name}", "default", body)
+    torch.library.impl(f"i0t::{name}", "default", in_given_precision)
     torch.library.register_fake(f"i0t::{name}", fake)
 
 

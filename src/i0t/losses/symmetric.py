@@ -5,6 +5,7 @@ Shapes: N pairs, D embedding width.
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import product
 
 import torch
@@ -40,11 +41,11 @@ class SymmetricContrastive:
 
     def __init__(self, image: Tensor, text: Tensor, scale: Tensor, smoothing: float, products: torch.dtype) -> None:
         self.image, self.text, self.scale, self.smoothing, self.products = image, text, scale, smoothing, products
-        self.sizes = tile_sizes(len(image), len(text), image)
         self.operand = operand_dtype(image, products)
+        self.sizes = tile_sizes(len(image), len(text), image, self.operand)
         self.text_low = text.to(self.operand)
-        side = min(self.sizes.side, len(image))
-        self.buffers = image.new_empty(2, side * side)
+        self.tile_elements = min(self.sizes.side, len(image)) ** 2
+        self.scratch = image.new_empty(self.tile_elements)
         self.kept: dict[int, Tensor] = {}
         self.row_peak, self.column_peak = image.new_full((2, len(image)), -torch.inf).unbind()
         self.row_total, self.column_total, self.own = image.new_zeros(3, len(image)).unbind()
@@ -59,46 +60,56 @@ class SymmetricContrastive:
                 return PanelGradients(self._value(), nothing, nothing.clone(), self.image.new_zeros(()))
             by_image, by_text = torch.zeros_like(self.image), torch.zeros_like(self.text)
             for number, (rows, columns) in enumerate(self._tiles()):
-                weights = self._weights(number, rows, columns).to(self.operand)
-                add_product(by_image[rows], weights, self.text_low[columns])
-                add_product(by_text[columns], weights.T, self.image[rows].to(self.operand))
+                self._add_gradients(number, rows, columns, by_image, by_text)
         return self._finish(by_image, by_text)
 
     def _tiles(self) -> product[tuple[slice, slice]]:
         size = self.sizes.side
         return product(spans(len(self.image), size), spans(len(self.text), size))
 
-    def _buffer(self, number: int, rows: slice, columns: slice) -> Tensor:
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        return self.buffers[number, : height * width].view(height, width)
+    @cached_property
+    def _passing(self) -> Tensor:
+        """For logits that are not kept; never allocated where all are."""
+        return self.image.new_empty(self.tile_elements)
 
-    def _logits(self, rows: slice, columns: slice, out: Tensor) -> Tensor:
-        return multiply((self.image[rows] * self.scale).to(self.operand), self.text_low[columns].T, out)
+    def _logits(self, rows: slice, columns: slice, *, keep: bool) -> Tensor:
+        left, right = (self.image[rows] * self.scale).to(self.operand), self.text_low[columns].T
+        if keep or self.operand != self.image.dtype:  # halves are multiplied into a new tensor
+            return multiply(left, right, self.image.dtype)
+        return torch.mm(left, right, out=_tile(self._passing, rows, columns))
 
     def _observe(self, number: int, rows: slice, columns: slice, *, keep: bool) -> None:
         """Running maxima and sums."""
-        out = self._buffer(0, rows, columns)
-        logits = self._logits(rows, columns, torch.empty_like(out) if keep else out)
+        logits = self._logits(rows, columns, keep=keep)
         if keep:
             self.kept[number] = logits
         if rows == columns:
             self.own[rows] = logits.diagonal()
-        scratch = self._buffer(1, rows, columns)
+        scratch = _tile(self.scratch, rows, columns)
         _update(self.row_peak[rows], self.row_total[rows], logits, 1, scratch)
         _update(self.column_peak[columns], self.column_total[columns], logits, 0, scratch)
 
     def _weights(self, number: int, rows: slice, columns: slice) -> Tensor:
-        """GAIN times the derivative of the sum by a tile's logits, but for the smoothing's constant."""
+        """GAIN times the derivative of the sum by a tile's logits, but for the targets."""
         logits = self.kept.pop(number, None)
         if logits is None:
-            logits = self._logits(rows, columns, self._buffer(0, rows, columns))
-        weights = shifted_exp(logits, self.row_peak[rows, None], self._buffer(1, rows, columns))
+            logits = self._logits(rows, columns, keep=False)
+        weights = shifted_exp(logits, self.row_peak[rows, None], _tile(self.scratch, rows, columns))
         weights.mul_(GAIN / self.row_total[rows, None])
         by_column = shifted_exp(logits, self.column_peak[columns], logits)
         weights.addcmul_(by_column, GAIN / self.column_total[columns])
-        if rows == columns:
-            weights.diagonal().sub_(2 * GAIN * (1 - self.smoothing))
         return weights
+
+    def _add_gradients(self, number: int, rows: slice, columns: slice, by_image: Tensor, by_text: Tensor) -> None:
+        weights = self._weights(number, rows, columns)
+        if rows == columns:  # a pair's own weight outweighs the others: it is not rounded, nor are its operands
+            own = (weights.diagonal() - 2 * GAIN * (1 - self.smoothing)).unsqueeze(1)
+            weights.diagonal().zero_()
+            by_image[rows].addcmul_(own, self.text[rows])
+            by_text[rows].addcmul_(own, self.image[rows])
+        weights = weights.to(self.operand)
+        add_product(by_image[rows], weights, self.text_low[columns])
+        add_product(by_text[columns], weights.T, self.image[rows].to(self.operand))
 
     def _value(self) -> Tensor:
         # The own logit is subtracted from the maximum, not from the logsumexp: at scale 100 that loses digits.
@@ -119,6 +130,12 @@ class SymmetricContrastive:
             by_scale += (by_image[rows] * self.image[rows]).sum()
         factor = self.scale / GAIN
         return PanelGradients(self._value(), by_image.mul_(factor), by_text.mul_(factor), by_scale / GAIN)
+
+
+def _tile(memory: Tensor, rows: slice, columns: slice) -> Tensor:
+    """The beginning of a buffer in the shape of a tile."""
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    return memory[: height * width].view(height, width)
 
 
 def _update(peak: Tensor, total: Tensor, logits: Tensor, dim: int, scratch: Tensor) -> None:

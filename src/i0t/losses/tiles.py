@@ -41,24 +41,30 @@ class TileSizes(NamedTuple):
     panel_rows: int
 
 
-def tile_sizes(num_rows: int, num_columns: int, rows: Tensor) -> TileSizes:
+def tile_sizes(num_rows: int, num_columns: int, rows: Tensor, operand: torch.dtype) -> TileSizes:
     """Sizes from the byte budget of the device; one tile where the whole matrix fits into it (CPU: a cached tile).
+
+    Counted against an accelerator's budget is all that is of a tile's shape at a time: beside those kept, one of
+    logits, one of weights, and their rounded copy. On a CPU these are 2 MiB, and the budget is for those kept.
 
     Args:
         num_rows: B.
         num_columns: N.
         rows: For device and element size.
+        operand: From :func:`operand_dtype`.
     """
     is_cpu = rows.device.type == "cpu"
-    num_elements = (CPU_BYTES if is_cpu else ACCELERATOR_BYTES) // rows.element_size()
+    element = rows.element_size()
+    copy = operand.itemsize if operand != rows.dtype else 0
+    budget = CPU_BYTES if is_cpu else ACCELERATOR_BYTES
+    panel_rows = min(max(MIN_PANEL_ROWS, budget // (num_columns * (element + copy))), num_rows)
     if is_cpu:
-        side = CPU_SIDE
-    else:
-        side = max(num_rows, num_columns)
-        if side**2 > num_elements:
-            side = isqrt(num_elements // 8)
-    panel_rows = max(MIN_PANEL_ROWS, num_elements // num_columns)
-    return TileSizes(side, num_elements // side**2, min(panel_rows, num_rows))
+        return TileSizes(CPU_SIDE, budget // (element * CPU_SIDE**2), panel_rows)
+    side = max(num_rows, num_columns)
+    if side**2 * (2 * element + copy) <= budget:
+        return TileSizes(side, 1, panel_rows)
+    side = isqrt(budget // (8 * element))
+    return TileSizes(side, (budget - side**2 * (2 * element + copy)) // (element * side**2), panel_rows)
 
 
 def spans(length: int, size: int) -> Iterator[slice]:
@@ -96,7 +102,8 @@ def operand_dtype(rows: Tensor, products: torch.dtype) -> torch.dtype:
 def reduced_products(rows: Tensor, products: torch.dtype) -> Iterator[None]:
     """On a CPU with bfloat16 instructions, multiplies float32 matrices in bfloat16 with float32 sums and results.
 
-    On one without it changes nothing: there bfloat16 takes ten times as long as float32.
+    On one without it changes nothing: there bfloat16 takes ten times as long as float32. The flag is torch's, of the
+    whole process: other threads' float32 matrix products are allowed bfloat16 for as long as this takes.
 
     Args:
         rows: For the device.
@@ -114,11 +121,9 @@ def reduced_products(rows: Tensor, products: torch.dtype) -> Iterator[None]:
         matmul.fp32_precision = saved
 
 
-def multiply(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
-    """``left @ right`` in the dtype of ``out``, and in its memory where the operands have that dtype."""
-    if left.dtype == out.dtype:
-        return torch.mm(left, right, out=out)
-    return torch.mm(left, right, out_dtype=out.dtype)
+def multiply(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """``left @ right``, summed and returned in ``dtype``."""
+    return torch.mm(left, right) if left.dtype == dtype else torch.mm(left, right, out_dtype=dtype)
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -126,7 +131,7 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     if left.dtype == total.dtype:
         total.addmm_(left, right)
     else:
-        total.add_(torch.mm(left, right, out_dtype=total.dtype))
+        total.add_(multiply(left, right, total.dtype))
 
 
 def shifted_exp(logits: Tensor, shift: Tensor, out: Tensor) -> Tensor:
@@ -135,6 +140,14 @@ def shifted_exp(logits: Tensor, shift: Tensor, out: Tensor) -> Tensor:
     if out.device.type == "cpu" and out.dtype == torch.float32:
         out.clamp_(min=LOWEST_EXPONENT)
     return out.exp_()
+
+
+def sum_of_pieces(panel: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Sum of what ``function`` makes of a few rows of a tile at a time, so that its copies are small."""
+    total = panel.new_zeros(())
+    for part in spans(len(panel), max(1, len(panel) // 64)):
+        total += function(panel[part])
+    return total
 
 
 class PanelGradients(NamedTuple):
@@ -157,6 +170,7 @@ def one_way(
     rows: Tensor,
     columns: Tensor,
     scale: Tensor,
+    own: Tensor,
     weigh: Callable[[Tensor, slice], Tensor],
     *,
     products: torch.dtype,
@@ -170,37 +184,66 @@ def one_way(
         rows: ``(B, D)``.
         columns: ``(N, D)``.
         scale: ``()``.
+        own: ``(B,)`` int64, each row's own column, whose weight outweighs the others: it is not rounded.
         weigh: Takes a tile of logits, ``(b, N)``, and its rows' slice; returns its part of the value and leaves in the
             tile GAIN times the value's derivative by each logit.
         products: From :func:`product_dtype`.
         with_gradients: Whether gradients are needed.
     """
-    sizes = tile_sizes(len(rows), len(columns), rows)
-    operand = operand_dtype(rows, products)
-    columns_low = columns.to(operand)
-    step = sizes.side if rows.device.type == "cpu" else len(columns)
-    buffer = rows.new_empty(sizes.panel_rows, len(columns))
+    sizes = tile_sizes(len(rows), len(columns), rows, operand_dtype(rows, products))
+    panels = _Panels(rows, columns, scale, own, operand_dtype(rows, products), sizes)
     value, scale_gradient = rows.new_zeros(()), rows.new_zeros(())
     by_rows, by_columns = (x.new_zeros(x.shape if with_gradients else (0, x.shape[1])) for x in (rows, columns))
     with reduced_products(rows, products):
         for span in spans(len(rows), sizes.panel_rows):
-            scaled = (rows[span] * scale).to(operand)
-            panel = _fill(buffer[: len(scaled)], scaled, columns_low, step)
+            panel = panels.logits(span)
             value += weigh(panel, span)
-            if not with_gradients:
-                continue
-            unscaled, weights = rows[span].to(operand), panel.to(operand)
-            for part in spans(len(columns), step):
-                add_product(by_rows[span], weights[:, part], columns_low[part])
-                add_product(by_columns[part], weights[:, part].T, unscaled)
-            scale_gradient += (by_rows[span] * rows[span]).sum()
+            if with_gradients:
+                panels.add_gradients(panel, span, by_rows, by_columns)
+                scale_gradient += (by_rows[span] * rows[span]).sum()
+            del panel  # before the next one: no more than one at a time
     return PanelGradients(value, by_rows.mul_(scale / GAIN), by_columns.mul_(scale / GAIN), scale_gradient / GAIN)
 
 
-def _fill(panel: Tensor, rows: Tensor, columns: Tensor, step: int) -> Tensor:
-    """All columns' products, ``step`` columns at a time where they can be written in place."""
-    if step >= len(columns) or rows.dtype != panel.dtype:
-        return multiply(rows, columns.T, panel)
-    for part in spans(len(columns), step):
-        multiply(rows, columns[part].T, panel[:, part])
-    return panel
+class _Panels:
+    """The products of :func:`one_way`, on a CPU in pieces of columns that stay in the cache.
+
+    Args:
+        rows: ``(B, D)``.
+        columns: ``(N, D)``.
+        scale: ``()``.
+        own: ``(B,)``.
+        operand: From :func:`operand_dtype`.
+        sizes: From :func:`tile_sizes`.
+    """
+
+    def __init__(
+        self, rows: Tensor, columns: Tensor, scale: Tensor, own: Tensor, operand: torch.dtype, sizes: TileSizes
+    ) -> None:
+        self.rows, self.columns, self.scale, self.own, self.operand = rows, columns, scale, own, operand
+        self.columns_low = columns.to(operand)
+        self.parts = list(spans(len(columns), sizes.side if rows.device.type == "cpu" else len(columns)))
+        # Halves are multiplied into a new tensor.
+        self.buffer = rows.new_empty(sizes.panel_rows, len(columns)) if operand == rows.dtype else None
+
+    def logits(self, span: slice) -> Tensor:
+        """``(b, N)`` of some rows; overwritten by the next call's."""
+        scaled = (self.rows[span] * self.scale).to(self.operand)
+        if self.buffer is None:
+            return multiply(scaled, self.columns_low.T, self.rows.dtype)
+        panel = self.buffer[: len(scaled)]
+        for part in self.parts:
+            torch.mm(scaled, self.columns_low[part].T, out=panel[:, part])
+        return panel
+
+    def add_gradients(self, panel: Tensor, span: slice, by_rows: Tensor, by_columns: Tensor) -> None:
+        """Adds a tile of weights times columns, and its transpose times rows; empties the own columns' entries."""
+        own = self.own[span]
+        own_weight = panel.gather(1, own.unsqueeze(1))
+        panel.scatter_(1, own.unsqueeze(1), 0.0)
+        by_rows[span].addcmul_(own_weight, self.columns[own])
+        by_columns.index_add_(0, own, own_weight * self.rows[span])
+        unscaled, weights = self.rows[span].to(self.operand), panel.to(self.operand)
+        for part in self.parts:
+            add_product(by_rows[span], weights[:, part], self.columns_low[part])
+            add_product(by_columns[part], weights[:, part].T, unscaled)

@@ -78,7 +78,12 @@ def uniformity_alignment_loss(
         "text_uniformity": (text_uniformity_weight, text, all_text),
         "cross_uniformity": (cross_uniformity_weight, image, all_text),
     }
-    sums = {name: affinity_rows(rows, columns, own) for name, (weight, rows, columns) in terms.items() if weight}
+    # A view: torch.compile does not take one tensor twice.
+    sums = {
+        name: affinity_rows(rows, columns.view_as(columns), own)
+        for name, (weight, rows, columns) in terms.items()
+        if weight
+    }
     num_pairs = len(all_image) * (len(all_image) - 1)
     for name, total in _sum_all_over_batch(sums, negatives).items():
         parts[name] = terms[name][0] * (total / num_pairs).log()

@@ -126,7 +126,7 @@ class ClipModel(nn.Module):
         return self.clip.encode_text(tokens)  # type: ignore[operator]
 
     def logits(self) -> tuple[Tensor, Tensor | None]:
-        """The logit scale and bias, each ``()``, whether or not open_clip's ``nonscalar_logit_scale`` made them ``(1,)``."""
+        """The logit scale and bias, each ``()``; open_clip's ``nonscalar_logit_scale`` makes them ``(1,)``."""
         bias = getattr(self.clip, "logit_bias", None)
         return self.log_logit_scale.exp().reshape(()), None if bias is None else bias.reshape(())
 

@@ -86,3 +86,9 @@ def test_rows_of_one_process():
         assert [rows.tolist() for rows in gather_columns(x, y, negatives=negatives)] == [x.tolist(), y.tolist()]
         assert own_column(x, negatives).tolist() == [0, 1, 2]
         assert sum_over_batch(x, negatives).tolist() == x.tolist()
+
+
+@pytest.mark.parametrize(("loss_class", "_"), LOSSES)
+def test_no_rows_are_one_clear_line(loss_class, _, unit_rows):
+    with pytest.raises(ValueError, match=r"the loss of no pairs is not defined, .* shape \(0, 5\)"):
+        call(loss_class(), unit_rows, num_rows=0)

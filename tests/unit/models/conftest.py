@@ -31,6 +31,13 @@ ARCHITECTURES = {
         "vision_cfg": VIT,
         "text_cfg": {**TEXT, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"},
     },
+    "tiny-bias-row": {
+        "embed_dim": 24,
+        "init_logit_bias": -10,
+        "nonscalar_logit_scale": True,
+        "vision_cfg": VIT,
+        "text_cfg": TEXT,
+    },
     "tiny-custom": {
         "embed_dim": 24,
         "vision_cfg": {**VIT, "qk_norm": True, "attentional_pool": True, "attn_pooler_heads": 2},

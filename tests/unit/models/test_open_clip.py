@@ -102,6 +102,16 @@ def test_logit_scale_and_bias_are_set_after_loading(build, plain, tmp_path):
     assert build("tiny-vit", file).log_logit_scale.item() == pytest.approx(math.log(1 / 0.07), rel=1e-5)
 
 
+def test_logits_are_numbers_where_the_parameters_are_rows_of_one(build):
+    model = build("tiny-bias-row")
+    assert model.clip.logit_scale.shape == model.clip.logit_bias.shape == (1,)
+    scale, bias = model.logits()
+    assert scale.shape == bias.shape == ()
+    (scale + bias).backward()
+    assert model.clip.logit_scale.grad.tolist() == [pytest.approx(1 / 0.07, rel=1e-5)]
+    assert model.clip.logit_bias.grad.tolist() == [1.0]
+
+
 @pytest.mark.parametrize("architecture", ["tiny-resnet", "tiny-vit", "tiny-bias"])
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_a_locked_tower_keeps_weights_and_buffers_under_train(architecture, tower, build, captions):
