@@ -18,8 +18,9 @@ from typing import Any, ClassVar, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from i0t import launch, preparation, runs
 from i0t.config import Command, check_command, conf_dir, register_schemas, to_yaml
@@ -51,6 +52,7 @@ def _main(config_name: str, task: str, prepare: Callable[[Command], Command]) ->
         _say(help_text(config_name, arguments.config_dir))
         return
     information = any(getattr(arguments, flag, None) for flag in _INFORMATION_FLAGS)
+    made, jobs = None, []
     with _said_once(), _one_line_errors():
         if not information:
             command = prepare(command)
@@ -58,20 +60,71 @@ def _main(config_name: str, task: str, prepare: Callable[[Command], Command]) ->
             preparation.check_launch(command, jobs)
             if command.multirun:
                 _check_models(jobs)
-            elif launch.this_launch().restarts:
-                folder = Path(jobs[0].hydra.run.dir)
-                if launch.is_finished(folder):
-                    _say(f"finished before: {folder}")
+            else:
+                found = _gone_on(command, jobs[0])
+                if found is None:
+                    _say(f"finished before: {jobs[0].hydra.run.dir}")
                     return
-                command = preparation.gone_on(command, folder)
+                command = found
             launch.limit_threads(_processes_per_node(jobs[0]))
-    _run_hydra(command, task, arguments)
+            if not command.multirun:
+                command, made = _in_folder(command, jobs[0])
+    with _waiting_for_all(jobs):
+        _run_hydra(command, task, arguments, made)
+
+
+def _waiting_for_all(jobs: Sequence[DictConfig]) -> contextlib.AbstractContextManager[None]:
+    """Notes why a job of a multirun ended that could not do so itself, and lets the others end."""
+    if not jobs or "submitit" not in str(jobs[0].hydra.launcher.get("_target_")):
+        return contextlib.nullcontext()
+
+    def told(number: int, reason: str) -> JobReturn:
+        node = jobs[number].hydra
+        with read_write(node.job), open_dict(node.job):
+            node.job.num = number
+        runs.write_error(FailedJobs.sweep_dir / str(node.sweep.subdir), reason)
+        return JobReturn(_return_value=None, status=JobStatus.COMPLETED)
+
+    return launch.waiting_for_all(told)
+
+
+def _gone_on(command: Command, job: DictConfig) -> Command | None:
+    """See :func:`i0t.preparation.gone_on`; a process alone has a new folder, Lightning's children their parent's."""
+    this, named = launch.this_launch(), _is_named(job)
+    if this.launcher is None and (this.local_rank > 0 or not named):
+        return command
+    folder = Path(job.hydra.run.dir)
+    config = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
+    config.paths.output_dir = str(folder.absolute())
+    return preparation.gone_on(command, folder, to_yaml(config), named=named)
+
+
+def _is_named(job: DictConfig) -> bool:
+    """Whether the user named the folder of a run."""
+    unresolved = OmegaConf.to_container(job.hydra.run, resolve=False)
+    assert isinstance(unresolved, dict)
+    return "i0t.run_folder:" not in str(unresolved["dir"])
+
+
+def _in_folder(command: Command, job: DictConfig) -> tuple[Command, Path | None]:
+    """The command in a folder of its own, also where two start in the same second; and the folder, if made here."""
+    this = launch.this_launch()
+    if not this.is_first or command.config_name not in ("train", "eval"):
+        return command, None
+    folder = Path(job.hydra.run.dir)
+    if this.launcher is None and not _is_named(job):
+        folder = runs.make_free_folder(folder)
+        overrides = [*command.overrides, f"hydra.run.dir={runs.quoted(folder)}"]
+        return Command(command.config_name, overrides, command.config_dir), folder.absolute()
+    made = runs.make_folder(folder, shared=(this.world_size or 1) > 1)
+    return command, folder.absolute() if made else None
 
 
 def _processes_per_node(job: DictConfig) -> int:
     """Of a job's ranks; 1 where only Lightning will count the devices."""
-    devices = job.trainer.get("devices") if "trainer" in job else None
-    return launch.this_launch().processes_per_node or (devices if isinstance(devices, int) else 1)
+    this, trainer = launch.this_launch(), job.get("trainer") or {}
+    devices, num_nodes = trainer.get("devices"), trainer.get("num_nodes") or 1
+    return this.processes_per_node or (devices if isinstance(devices, int) else (this.world_size or 1) // num_nodes)
 
 
 @contextlib.contextmanager
@@ -99,8 +152,8 @@ def _check_models(jobs: Sequence[DictConfig]) -> None:
     engine.check_models(jobs)
 
 
-def _run_hydra(command: Command, task: str, arguments: argparse.Namespace) -> None:
-    """Runs the task under Hydra with the prepared overrides in place of the typed ones."""
+def _run_hydra(command: Command, task: str, arguments: argparse.Namespace, made: Path | None) -> None:
+    """Runs the task under Hydra with the prepared overrides in place of the typed ones; ``made`` is the folder."""
     typed = sys.argv
     dropped = set(arguments.overrides) - set(command.overrides)
     kept = [a for a in typed[1:] if a not in dropped]
@@ -109,8 +162,7 @@ def _run_hydra(command: Command, task: str, arguments: argparse.Namespace) -> No
     def run(config: DictConfig) -> Any:
         sys.argv = typed  # Lightning starts the other ranks of a DDP run with the same command
         if not command.multirun:
-            owned = launch.this_launch().is_first
-            with runs.discarded_if_not_started(Path(config.paths.output_dir), owned=owned):
+            with runs.discarded_if_not_started(made):
                 return _run_task(task, config)
         folder = Path(config.paths.output_dir)
         if launch.this_launch().is_first:
@@ -142,13 +194,16 @@ class FailedJobs(Callback):
     """Finds the jobs of a multirun that left an error, whatever process or machine a launcher ran them on.
 
     Attributes:
-        folders: Of the jobs that failed in this process's multirun.
+        sweep_dir: Of this process's multirun.
+        folders: Of its jobs that failed.
     """
 
     folders: ClassVar[list[Path]] = []
+    sweep_dir: ClassVar[Path]
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remembers the errors that are there already."""
+        FailedJobs.sweep_dir = Path(config.hydra.sweep.dir)
         self._before = {path: path.stat().st_mtime_ns for path in self._errors(config)}
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -164,17 +219,18 @@ def _run_job(task: str, config: DictConfig) -> Any:
     """Runs a job of a multirun, in whose folder an earlier one may have left numbers.
 
     With ``skip_finished``, or where the launcher has started this job again, those of this very config stand; all
-    others are dropped before it runs. A training that was started again goes on.
+    others, and the checkpoint that is no more to go on from, are dropped before it runs. A training that was started
+    again goes on with what it left itself.
     """
-    folder = Path(config.paths.output_dir)
+    folder, asked = Path(config.paths.output_dir), to_yaml(config)
     restarted = launch.this_launch().restarts > 0
-    found = runs.finished_numbers(folder, to_yaml(config)) if config.skip_finished or restarted else None
-    if found is None and task == "train" and launch.goes_on(folder):
+    found = runs.finished_numbers(folder, asked) if config.skip_finished or restarted else None
+    if found is None and task == "train" and launch.goes_on(folder) and runs.is_run_of(folder, asked):
         config.resume = str(folder)
         return _run_task(task, config)
     if found is None:
         if launch.this_launch().is_first:
-            runs.forget_numbers(folder)
+            runs.forget_run(folder)
         return _run_task(task, config)
     _say(f"finished before: {folder}")
     return {name: value for name, value in found.items() if isinstance(value, (int, float))}

@@ -6,17 +6,19 @@ of ``torchrun`` inside a SLURM job is ``torchrun``'s.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import secrets
 import sys
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from i0t.config_errors import ConfigError
-from i0t.runs import CHECKPOINT, METRICS_FILE
+from i0t.runs import CHECKPOINT, METRICS_FILE, holds_run
 
 NUM_THREADS = "I0T_NUM_THREADS"
 NUM_WORKERS = "I0T_NUM_WORKERS"
@@ -31,10 +33,10 @@ class Launch(NamedTuple):
 
     Attributes:
         launcher: What to call it in a message; ``None`` for a process that started by itself, or that Lightning did.
-        rank: Over all nodes.
+        rank: Over all nodes; of nodes started by hand before they know of each other, a number that is 0 for the first.
         local_rank: On this node.
         world_size: Processes of the run; ``None`` where Lightning decides.
-        processes_per_node: Likewise.
+        processes_per_node: Likewise; ``WORLD_SIZE`` of Lightning's children is that of all nodes.
         num_nodes: Nodes of the run.
         restarts: How often the launcher has started this very job again.
     """
@@ -73,15 +75,16 @@ def this_launch(environ: Mapping[str, str] = os.environ) -> Launch:
             max(int(environ.get("TORCHELASTIC_RESTART_COUNT", "0")), _slurm_restarts(environ)),
         )
     if _in_slurm(environ):
-        num_tasks, num_nodes = int(environ["SLURM_NTASKS"]), int(environ.get("SLURM_NNODES", "1"))
+        num_tasks = int(environ.get("SLURM_STEP_NUM_TASKS", environ["SLURM_NTASKS"]))
+        num_nodes = int(environ.get("SLURM_STEP_NUM_NODES", environ.get("SLURM_NNODES", "1")))
         rank, local_rank = (int(environ.get(name, "0")) for name in ("SLURM_PROCID", "SLURM_LOCALID"))
-        per_node = int(environ.get("SLURM_NTASKS_PER_NODE", num_tasks // num_nodes))
+        per_node = max(1, num_tasks // num_nodes)  # SLURM_NTASKS_PER_NODE may be that of the whole job
         return Launch("srun", rank, local_rank, num_tasks, per_node, num_nodes, _slurm_restarts(environ))
     local_rank = int(environ.get("LOCAL_RANK", "0"))
     # Lightning tells its children how many they are; several nodes that a user starts by hand have NODE_RANK.
     world_size = int(environ["WORLD_SIZE"]) if "LOCAL_RANK" in environ and "WORLD_SIZE" in environ else None
     rank = int(environ.get("NODE_RANK", "0")) * (world_size or 1) + local_rank
-    return Launch(None, rank, local_rank, world_size, world_size, 1, 0)
+    return Launch(None, rank, local_rank, world_size, None, 1, 0)
 
 
 def _in_slurm(environ: Mapping[str, str]) -> bool:
@@ -96,7 +99,8 @@ def run_folder(parent: str, command: str) -> str:
     """The folder of a run, the same for every rank, and for a job that the launcher starts again.
 
     A process alone takes date and time. In SLURM it is the job's number with a word that stands for the command: a
-    batch script may hold several. Under ``torchrun``, it is the time at which the first rank asked, kept by the agent.
+    batch script may hold several. Under ``torchrun``, it is the time at which the first rank asked, kept by the agent,
+    with a word by chance: two may start in the same second.
 
     Args:
         parent: Folder of the runs of this name.
@@ -107,9 +111,12 @@ def run_folder(parent: str, command: str) -> str:
     """
     if _in_slurm(os.environ) and "SLURM_JOB_ID" in os.environ:
         word = f"{zlib.crc32(command.encode()):08x}"
-        return _folder_in_job(Path(parent) / f"slurm_{os.environ['SLURM_JOB_ID']}_{word}")
+        found = _folder_in_job(Path(parent) / f"slurm_{os.environ['SLURM_JOB_ID']}_{word}")
+        return _agreed("folder", found) if _has_store() else found
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        return f"{parent}/{_agreed_stamp()}"
+        if not _has_store():
+            raise ConfigError("this torchrun keeps no store that its ranks share: name one folder with hydra.run.dir=…")
+        return f"{parent}/{_agreed('started', f'{time.strftime(_STAMP)}_{secrets.token_hex(4)}')}"
     return f"{parent}/{time.strftime(_STAMP)}"
 
 
@@ -129,27 +136,43 @@ def _folder_in_job(folder: Path) -> str:
     return str(candidate)
 
 
-def _agreed_stamp() -> str:
-    """Date and time that the first rank to ask left with torchrun's agent, which outlives restarts of its workers."""
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True):
-        raise ConfigError("this torchrun keeps no store that its ranks share: name one folder with hydra.run.dir=…")
+def _has_store() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
+
+
+def _agreed(name: str, proposed: str) -> str:
+    """What the first rank to ask proposed: kept by torchrun's agent, which outlives all restarts of its workers."""
     from torch.distributed import TCPStore  # only here, for it takes a second
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = TCPStore(address, port, is_master=False)
-    key = f"i0t/{os.environ['TORCHELASTIC_RUN_ID']}/started"
-    stamp: bytes = store.compare_set(key, "", time.strftime(_STAMP))
-    return stamp.decode()
+    kept: bytes = store.compare_set(f"i0t/{os.environ['TORCHELASTIC_RUN_ID']}/{name}", "", proposed)
+    return kept.decode()
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run folder holds its numbers."""
-    return (folder / METRICS_FILE).exists()
+def is_left_by_this_job(folder: Path, *, named: bool) -> bool | None:
+    """Whether what a run folder holds comes from an earlier attempt of this very job; all ranks have to ask.
+
+    How often torchrun's agents have restarted their workers says nothing: they do not count changes of the membership,
+    and a node that joins later counts from 0. A folder that was free when the first rank of all attempts asked does.
+
+    Args:
+        folder: Of the run.
+        named: Whether the user named it, so that anything may be there.
+
+    Returns:
+        ``None`` where only the config of what is there can tell.
+    """
+    if not named:
+        return True
+    if _has_store():
+        return True if _agreed("named_folder", "held" if holds_run(folder) else "free") == "free" else None
+    return None if this_launch().restarts > 0 else False
 
 
 def goes_on(folder: Path) -> bool:
-    """Whether this job was started again by its launcher and has left an unfinished run with a checkpoint."""
-    return this_launch().restarts > 0 and not is_finished(folder) and (folder / CHECKPOINT).is_file()
+    """Whether this job was started again by its launcher, and the folder has an unfinished run with a checkpoint."""
+    return this_launch().restarts > 0 and not (folder / METRICS_FILE).exists() and (folder / CHECKPOINT).is_file()
 
 
 def check_ranks_of_job(trainer: Mapping[str, Any], launcher: Mapping[str, Any]) -> None:
@@ -180,15 +203,57 @@ def check_ranks_of_job(trainer: Mapping[str, Any], launcher: Mapping[str, Any]) 
         )
 
 
-def log_name(name: str) -> str:
-    """Name of this rank's log file.
+@contextlib.contextmanager
+def waiting_for_all(told: Callable[[int, str], Any]) -> Iterator[None]:
+    """Lets submitit's launcher wait for every job of a multirun; one that ends without a result else ends the wait.
+
+    ``told`` gets such a job's number and why it ended, in one line, and returns what stands for its result.
+    """
+    from submitit import Job
+    from submitit.core.utils import UncompletedJobError
+
+    original, inside = Job.results, False
+
+    def results(job: Any) -> list[Any]:
+        nonlocal inside
+        if inside:  # a rank of the job
+            return original(job)
+        inside = True
+        try:
+            return original(job)
+        except UncompletedJobError:
+            return [told(job.submission().args[2], _last_word(job))]
+        finally:
+            inside = False
+
+    Job.results = results  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Job.results = original  # type: ignore[method-assign]
+
+
+def _last_word(job: Any) -> str:
+    """The last line that one of a job's ranks said about its end, or where to look."""
+    printed = "\n".join(text for text in (job.stdout(), job.stderr()) if text)
+    said = re.findall(rf"^{re.escape(Path(sys.argv[0]).name)}: (?:error: )?(.+)$", printed, re.MULTILINE)
+    silent = "ended without a word: killed, out of memory, or its machine is gone"
+    return f"{said[-1] if said else silent}; its log: {job.paths.stdout}"
+
+
+def log_name(name: str, devices: int | str = 1) -> str:
+    """Name of this rank's log file, by that of the first rank's and the devices of a node in the config.
 
     Example:
         >>> log_name("i0t")
         'i0t'
     """
-    rank = this_launch().rank
-    return name if rank == 0 else f"{name}_rank{rank}"
+    launch, node = this_launch(), int(os.environ.get("NODE_RANK", "0"))
+    if launch.launcher is not None or node == 0:
+        return name if launch.rank == 0 else f"{name}_rank{launch.rank}"
+    if not isinstance(devices, int):  # only torch knows how many
+        return f"{name}_node{node}_rank{launch.local_rank}"
+    return f"{name}_rank{node * devices + launch.local_rank}"
 
 
 def available_cores() -> int:

@@ -13,8 +13,18 @@ from hydra.core.config_store import ConfigStore
 from i0t.config import Command, conf_dir
 from i0t.config_errors import ConfigError
 from i0t.config_targets import check_targets
-from i0t.launch import goes_on, this_launch
-from i0t.runs import CHECKPOINT, CHECKPOINT_KEY, CONFIG_FILE, METRICS_FILE, quoted, read_checkpoint
+from i0t.launch import is_left_by_this_job, this_launch
+from i0t.runs import (
+    CHECKPOINT,
+    CHECKPOINT_KEY,
+    CONFIG_FILE,
+    METRICS_FILE,
+    first_difference,
+    holds_run,
+    quoted,
+    read_checkpoint,
+    refusal,
+)
 
 # What may stand beside `resume=`: nothing that could change the run that goes on.
 _BESIDE_RESUME = ("resume", "name", "hydra.job.name", "hydra.run.dir", "hydra.output_subdir")
@@ -62,19 +72,43 @@ def prepare_training(command: Command) -> Command:
     return _resumed(command, folder, f"resume={resume}")
 
 
-def gone_on(command: Command, folder: Path) -> Command:
-    """The command of a training that its launcher has started again: it resumes what it left in its folder.
+def gone_on(command: Command, folder: Path, config: str, *, named: bool) -> Command | None:
+    """The command of a run that its launcher has started again: it goes on with what it left in its folder.
 
     Args:
         command: As it was prepared and checked.
         folder: Of the run, as that command has it.
+        config: The command's resolved config as YAML.
+        named: Whether the user named the folder, so that anything may be there.
 
     Returns:
-        The command itself where this is no training, or nothing was left to go on from.
+        The command itself where nothing was left to go on from; ``None`` where the run had finished.
+
+    Raises:
+        ConfigError: If another run is there, whose files would be lost.
     """
-    if command.config_name != "train" or not goes_on(folder):
+    asked = yaml.safe_load(config)
+    own = is_left_by_this_job(folder, named=named)
+    if not holds_run(folder) or asked.get("resume"):
         return command
-    return _resumed(command, folder.absolute(), f"{folder}, started again")
+    if own is not True:
+        evaluated_again = command.config_name == "eval" and not (folder / CHECKPOINT).exists()
+        difference = _difference(folder, asked)
+        if difference is not None or (own is False and not evaluated_again):
+            raise ConfigError(refusal(folder, difference))
+        if own is False:
+            return command
+    if (folder / METRICS_FILE).exists():
+        return None
+    if command.config_name != "train":
+        return command
+    return _resumed(command, folder.absolute(), f"{folder}, started again", trainer=asked["trainer"])
+
+
+def _difference(folder: Path, asked: Mapping[str, Any]) -> str | None:
+    if not (folder / CONFIG_FILE).is_file():
+        return f"it has no {CONFIG_FILE}"
+    return first_difference(_saved_config(folder.absolute()), asked)
 
 
 def check_launch(command: Command, jobs: Sequence[Any]) -> None:
@@ -100,11 +134,13 @@ def check_launch(command: Command, jobs: Sequence[Any]) -> None:
             )
 
 
-def _resumed(command: Command, folder: Path, asked: str) -> Command:
-    """A command that composes the saved config in the run's own folder."""
+def _resumed(command: Command, folder: Path, asked: str, *, trainer: Mapping[str, Any] | None = None) -> Command:
+    """A command that composes the saved config in the run's own folder, with as many processes as ``trainer`` says."""
     read_checkpoint(folder / CHECKPOINT, asked)
     config = _saved_config(folder)
     config["resume"] = str(folder)
+    if trainer is not None:  # there may be fewer nodes than before, or more
+        config["trainer"] |= {key: trainer[key] for key in ("devices", "num_nodes") if key in trainer}
     node = {"defaults": ["train_schema", {"hydra": "default"}, "_self_"], **config}
     ConfigStore.instance().store(name="resumed_train", node=node)
     kept = [o for o in command.overrides if o.startswith("hydra.") and not o.startswith("hydra.run.dir")]

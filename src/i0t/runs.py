@@ -29,8 +29,10 @@ CHECKPOINT_KEY = "i0t"
 # `row` is added when a run is written; the others say what to do with a run that is there already, and where.
 _NOT_OF_THE_RESULT = ("row", "skip_finished", "paths")
 _LIBRARIES = ("torch", "pytorch-lightning", "open_clip_torch", "torchmetrics", "hydra-core", "numpy", "scikit-learn")
-# What Hydra puts into a run folder before the run starts: on every rank a log file.
-_FIRST_FILES = re.compile(r"\.hydra|i0t(_rank\d+)?\.log")
+# What the others have put into a run folder by the time at which the first rank makes it.
+_OF_OTHER_RANKS = re.compile(r"i0t_(node\d+_)?rank\d+\.log")
+
+_made: list[Path] = []  # the folder of this process's run, until it ends
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -46,24 +48,112 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-@contextlib.contextmanager
-def discarded_if_not_started(folder: Path, *, owned: bool = True) -> Iterator[None]:
-    """Removes a run folder that an error leaves without checkpoint and without numbers: there is nothing in it.
-
-    Only a folder that is new, with nothing but Hydra's own first files in it; anything else is somebody's.
+def make_folder(folder: Path, *, shared: bool = False) -> bool:
+    """Makes a run folder, unless it is there.
 
     Args:
         folder: Of the run.
-        owned: Whether it is this process that removes it: the first rank of all nodes.
+        shared: Whether other ranks may make it too, for their log files.
+
+    Returns:
+        Whether it is this run's.
     """
-    new = not folder.exists() or all(_FIRST_FILES.fullmatch(path.name) for path in folder.iterdir())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return shared and all(_OF_OTHER_RANKS.fullmatch(path.name) for path in folder.iterdir())
+    return True
+
+
+def make_free_folder(folder: Path) -> Path:
+    """Makes the first of ``folder``, ``folder_2``, … that nobody else has made."""
+    number, free = 1, folder
+    while not make_folder(free):
+        number += 1
+        free = folder.with_name(f"{folder.name}_{number}")
+    return free
+
+
+@contextlib.contextmanager
+def discarded_if_not_started(folder: Path | None) -> Iterator[None]:
+    """Removes a run folder that an error leaves without checkpoint and without numbers: there is nothing in it.
+
+    Args:
+        folder: Of the run, if this process made it; ``None``: it belongs to somebody else.
+    """
+    if folder is not None:
+        _made.append(folder)
     try:
         yield
     except BaseException:  # Ctrl-C as well
-        started = (folder / CHECKPOINT).exists() or (folder / METRICS_FILE).exists()
-        if new and not started and owned:
-            shutil.rmtree(folder, ignore_errors=True)
+        discard_not_started()
         raise
+    finally:
+        _made.clear()
+
+
+def discard_not_started() -> None:
+    """What :func:`discarded_if_not_started` does, for a process that another rank's error ends from a thread."""
+    for folder in _made:
+        if not holds_run(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds the numbers or the last checkpoint of a run."""
+    return (folder / METRICS_FILE).exists() or (folder / CHECKPOINT).exists()
+
+
+def refusal(folder: Path, difference: str | None) -> str:
+    """Why nothing new starts in a folder that holds a run, and what to do.
+
+    Args:
+        folder: As the user wrote it.
+        difference: By which that run is another one, if it is.
+    """
+    finished = (folder / METRICS_FILE).exists()
+    which = f"{'a finished' if finished else 'an unfinished'} run{f' ({difference})' if difference else ''}"
+    ways = "name another folder, or take this one away"
+    return f"{folder} holds {which}: {ways}{'' if finished else f', or go on with resume={folder}'}"
+
+
+def is_run_of(folder: Path, config: str) -> bool:
+    """Whether what a run folder holds was made with this very config.
+
+    Args:
+        folder: Of the run.
+        config: The resolved config as YAML.
+    """
+    try:
+        saved = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(saved, dict) and first_difference(saved, yaml.safe_load(config)) is None
+
+
+def first_difference(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
+    """The first key by which the results of two configs may differ, with both values.
+
+    Example:
+        >>> first_difference({"seed": 0, "row": "none"}, {"seed": 7})
+        'seed is 0 there, 7 here'
+    """
+    one, other = ({k: v for k, v in config.items() if k not in _NOT_OF_THE_RESULT} for config in (saved, asked))
+    return _difference(one, other, "")
+
+
+def _difference(saved: Any, asked: Any, key: str) -> str | None:
+    if not (isinstance(saved, Mapping) and isinstance(asked, Mapping)):
+        return None if saved == asked else f"{key} is {saved} there, {asked} here"
+    for name in dict.fromkeys((*asked, *saved)):
+        dotted = f"{key}.{name}" if key else str(name)
+        if name not in saved or name not in asked:
+            return f"{dotted} is not in both configs"
+        found = _difference(saved[name], asked[name], dotted)
+        if found is not None:
+            return found
+    return None
 
 
 def finished_numbers(folder: Path, config: str) -> dict[str, Any] | None:
@@ -77,14 +167,10 @@ def finished_numbers(folder: Path, config: str) -> dict[str, Any] | None:
         Its content; ``None`` where the folder holds no finished run, or one of another config.
     """
     try:
-        saved = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         found: dict[str, Any] = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError):
         return None
-    asked = yaml.safe_load(config)
-    if not isinstance(saved, dict) or _decides(saved) != _decides(asked):
-        return None
-    return found
+    return found if is_run_of(folder, config) else None
 
 
 def write_error(folder: Path, reason: str) -> None:
@@ -97,14 +183,10 @@ def forget_error(folder: Path) -> None:
     (folder / ERROR_FILE).unlink(missing_ok=True)
 
 
-def _decides(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a config decides about the result."""
-    return {key: value for key, value in config.items() if key not in _NOT_OF_THE_RESULT}
-
-
-def forget_numbers(folder: Path) -> None:
-    """Removes what says that a run folder is finished, and of which config."""
-    for name in (METRICS_FILE, CONFIG_FILE):  # the numbers first: without them, the folder is unfinished
+def forget_run(folder: Path) -> None:
+    """Removes what says that a run folder is finished, of which config, and from where it would go on."""
+    # The numbers first: without them, the folder is unfinished; without a checkpoint, nothing takes it for its own.
+    for name in (METRICS_FILE, CHECKPOINT, CONFIG_FILE):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -67,7 +67,7 @@ def _strategy():
     return DDPStrategy(cluster_environment=TorchElasticEnvironment())
 
 
-def train_on_stream(root, max_steps, *, resume=None, save=None, accumulate=1, **options):
+def train_on_stream(root, max_steps, *, resume=None, save=None, accumulate=1, val_every=None, **options):
     """Trains to ``max_steps``; returns what every batch held, the counts logged, and the parameters at the end."""
     torch.manual_seed(0)
     model = ClipModel(_StreamTowers(), transform=None, tokenizer=None, embed_dim=_DIM, max_logit_scale=100.0)
@@ -100,7 +100,7 @@ def train_on_stream(root, max_steps, *, resume=None, save=None, accumulate=1, **
         strategy=_strategy(),
         max_steps=max_steps,
         max_epochs=-1,
-        val_check_interval=4,
+        val_check_interval=val_every or 4 * accumulate,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         accumulate_grad_batches=accumulate,

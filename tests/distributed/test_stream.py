@@ -3,6 +3,7 @@
 import io
 import itertools
 import logging
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -128,6 +129,27 @@ def test_a_checkpoint_of_other_data_is_refused(workers, root, tmp_path):
     torch.save(state, tmp_path / "bare.ckpt")
     with pytest.raises(ValueError, match="this checkpoint does not say where its stream of shards stood"):
         workers.train_on_stream(root, 5, resume=str(tmp_path / "bare.ckpt"))
+
+
+def test_other_shards_of_the_same_number_are_refused_and_moved_ones_are_not(workers, root, tmp_path):
+    first = workers.train_on_stream(root, 3, save=tmp_path / "3.ckpt")
+    moved, renamed = tmp_path / "moved", tmp_path / "renamed"
+    shutil.copytree(root, moved)
+    shutil.copytree(root, renamed)
+    for shard in (renamed / "train").glob("*.tar"):
+        shard.rename(shard.with_stem(f"b{shard.stem}"))
+    resume = str(tmp_path / "3.ckpt")
+    with pytest.raises(ValueError, match="these 11 shards have other names"):
+        workers.train_on_stream(str(renamed), 5, resume=resume)
+    with pytest.raises(ValueError, match=r"data\.train_seed: the run to go on with had 0, now it is 1"):
+        workers.train_on_stream(root, 5, resume=resume, train_seed=1)
+    whole = workers.train_on_stream(root, 5)
+    assert_goes_on(first, workers.train_on_stream(str(moved), 5, resume=resume), whole)
+
+
+def test_validations_between_the_batches_of_a_step_are_refused(workers, root):
+    with pytest.raises(ValueError, match=r"val_check_interval=4 .* trainer\.val_check_interval=3 or 6$"):
+        workers.train_on_stream(root, 3, accumulate=3, val_every=4)
 
 
 # --- two processes ---

@@ -34,6 +34,7 @@ FAULTY = '''
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 
@@ -95,6 +96,11 @@ class FaultyLoss(nn.Module):
         os.kill(os.getpid(), signal.SIGTERM)
         return parts
 
+    def sigterm_to_all(self, parts):
+        # As SLURM and `kill -- -PGID` do: from outside, to each process, those that read data as well.
+        subprocess.run(["sh", "-c", "trap '' TERM; kill -TERM 0"])
+        return parts
+
     def sigusr1(self, parts):
         os.kill(os.getpid(), signal.SIGUSR1)
         return parts
@@ -144,7 +150,7 @@ def run(tmp_path):
     def finished(command, env=None):
         done = subprocess.run(
             command, cwd=tmp_path, env={**environment, **(env or {})}, capture_output=True, text=True, timeout=TIMEOUT,
-            check=False,
+            check=False, start_new_session=True,
         )  # fmt: skip
         ended, mark = time.time(), tmp_path / "mark"
         done.seconds = ended - float(mark.read_text().split()[0]) if mark.exists() else None
@@ -251,6 +257,21 @@ def test_sigterm_to_one_rank_checkpoints_all_and_resumes(run, launch):
     again = run.finished([*LAUNCHED, f"resume={run.folder}"])
     assert again.returncode == 0, again.stderr
     assert step_of(run.folder) == 6
+
+
+@pytest.mark.parametrize("trainer", [(), ("trainer=ddp_cpu",)], ids=["one", "two"])
+def test_sigterm_to_all_processes_leaves_the_data_workers_their_step(run, trainer):
+    done = run(*trainer, "loss.kind=sigterm_to_all", "loss.on_rank=0", "loss.at_call=4", "data.num_workers=2")
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert done.said == [f"train.py: stopped by SIGTERM after step 4; go on with resume={run.folder}"]
+    assert "DataLoader worker" not in done.stderr
+    assert step_of(run.folder) == 4
+
+
+def test_the_other_ranks_error_is_the_exit_code_and_leaves_no_empty_folder(run):
+    done = run("trainer=ddp_cpu", "loss.kind=value_error", "loss.at_call=2")
+    assert done.returncode == 2, done.stderr
+    assert not run.folder.exists()
 
 
 def test_slurms_signal_requeues_once_and_is_not_a_failure(run, tmp_path):

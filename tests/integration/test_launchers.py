@@ -29,6 +29,21 @@ class CrashOnce(pl.Callback):
         if trainer.global_step == 4 and restarts == "0":
             raise RuntimeError("a marked crash")
 '''
+KILLED = '''
+import os
+import signal
+import pytorch_lightning as pl
+
+class Killed(pl.Callback):
+    """Ends the first job as if memory had run out."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if self.seed == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+'''
 pytestmark = [pytest.mark.slow, pytest.mark.ddp, pytest.mark.timeout(900)]
 
 
@@ -182,6 +197,41 @@ def test_a_job_that_fails_under_submitit_is_told(tmp_path):
     assert (tmp_path / "sweep" / "0" / runs.METRICS_FILE).exists()
     assert "nonsense" in (tmp_path / "sweep" / "1" / runs.ERROR_FILE).read_text()
     assert "1 job(s) failed" in text
+
+
+def test_a_job_that_is_killed_under_submitit_leaves_the_others_and_the_summary(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    (tmp_path / "own" / "callbacks").mkdir(parents=True)
+    (tmp_path / "own" / "callbacks" / "killed.yaml").write_text("killed:\n  _target_: killed.Killed\n  seed: ${seed}\n")
+    (tmp_path / "killed.py").write_text(KILLED)
+    jobs = ["seed=0,1", "callbacks=[default,killed]", "hydra/launcher=submitit_local", "hydra.sweep.dir=sweep"]
+    command = [ROOT / "train.py", "-m", "--config-dir", tmp_path / "own", *TINY, *jobs]
+    (text,) = finish([start(command, tmp_path, {"PYTHONPATH": str(tmp_path)})], code=2)
+    assert "ended without a word: killed" in (tmp_path / "sweep" / "0" / runs.ERROR_FILE).read_text()
+    assert (tmp_path / "sweep" / "1" / runs.METRICS_FILE).exists()
+    assert (tmp_path / "sweep" / "summary.csv").read_text().count("\n") == 3
+    assert "1 job(s) failed: " in text
+
+
+def test_a_restarted_job_leaves_another_run_in_its_named_folder_alone(tmp_path):
+    named = [ROOT / "train.py", *TINY, "hydra.run.dir=b"]
+    finish([start(named, tmp_path)])
+    before = (tmp_path / "b" / runs.METRICS_FILE).read_bytes()
+    again = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_RESTART_COUNT": "1"}
+    foreign, own = start([*named, "seed=7"], tmp_path, again), start(named, tmp_path, again)
+    (text,) = finish([foreign], code=2)
+    assert "error: b holds a finished run (seed is 0 there, 7 here): name another folder" in text
+    assert "finished before: b" in finish([own])[0]
+    assert (tmp_path / "b" / runs.METRICS_FILE).read_bytes() == before
+
+
+def test_runs_of_the_same_second_share_no_folder_and_no_failure(tmp_path):
+    failing = [[ROOT / "train.py", *TINY, "trainer.precision=nonsense"]] * 2
+    processes = [start(command, tmp_path) for command in [[ROOT / "train.py", *TINY], *failing]]
+    assert sorted(process.wait(timeout=600) for process in processes) == [0, 2, 2]
+    folder = the_folder(tmp_path)
+    assert (folder / ".hydra").is_dir()
+    assert (folder / "i0t.log").exists()
 
 
 def test_two_and_four_processes_train_alike(tmp_path):

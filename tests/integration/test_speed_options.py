@@ -23,7 +23,10 @@ def weights(checkpoint):
     return {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("model.")}
 
 
-@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed", "bf16-true", "16-mixed"])
+@pytest.mark.parametrize(
+    "precision",
+    ["bf16-mixed", *(pytest.param(other, marks=pytest.mark.slow) for other in ("64-true", "bf16-true", "16-mixed"))],
+)
 def test_every_precision_trains_with_clipping_and_a_fused_optimizer(precision, tmp_path, capsys):
     numbers, checkpoint = train(tmp_path / "a", f"trainer.precision={precision}")
     plain, _ = train(tmp_path / "b")
@@ -46,6 +49,10 @@ def test_every_precision_trains_with_clipping_and_a_fused_optimizer(precision, t
         (["callbacks=[default,ema]", "trainer.precision=bf16-true"], "a step of the average is below"),
         (["layer_decay=1.5"], "layer_decay=1.5 must be above 0 and at most 1"),
         (["layer_decay=0.8", "encoders=frozen", "gap_reducer=async_bn"], "layer_decay=0.8 needs encoders=trained"),
+        (
+            ["trainer.accumulate_grad_batches=2", "data.batch_size=30"],  # 24 batches an epoch
+            "trainer.val_check_interval=3 counts batches, .*trainer.val_check_interval=2 or 4",
+        ),
         (["trainer.precision=fp16"], "Precision 'fp16' is invalid. Allowed"),
     ],
 )
@@ -56,7 +63,8 @@ def test_what_does_not_go_together_is_refused_in_one_line(overrides, message, tm
 
 
 def test_accumulated_batches_are_counted_and_are_said_to_be_no_larger_batch(tmp_path, capsys):
-    _, checkpoint = train(tmp_path, "trainer.accumulate_grad_batches=2", "data.batch_size=32", "data.limit=60")
+    options = ("trainer.accumulate_grad_batches=2", "trainer.val_check_interval=4")
+    _, checkpoint = train(tmp_path, *options, "data.batch_size=32", "data.limit=60")
     note = (
         "trainer.accumulate_grad_batches=2 averages gradients of batches whose negatives are the 32 pairs of their own"
     )
@@ -75,9 +83,8 @@ def test_accumulated_steps_take_the_mean_gradient(tmp_path):
     """Two batches that are equal give the step of one, so that the number of steps decides, not of batches."""
     rates = {}
     for batches in (1, 2):
-        _, checkpoint = train(
-            tmp_path / str(batches), f"trainer.accumulate_grad_batches={batches}", "trainer.max_steps=4"
-        )
+        options = (f"trainer.accumulate_grad_batches={batches}", "trainer.val_check_interval=4")
+        _, checkpoint = train(tmp_path / str(batches), *options, "trainer.max_steps=4")
         rates[batches] = checkpoint["lr_schedulers"][0]["last_epoch"]
     assert rates == {1: 4, 2: 4}
 

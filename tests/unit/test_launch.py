@@ -1,13 +1,13 @@
 """Who started a process, which folder its run has, and how many threads it takes."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from i0t import launch, preparation, runs
+from i0t import cli, launch, preparation, runs
 from i0t.config import Command, ConfigError, check_command
 
 TORCHRUN = {
@@ -18,6 +18,7 @@ SLURM = {
     **{"SLURM_JOB_ID": "4711", "SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2"},
     **{"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_JOB_NAME": "train"},
 }
+ONE_TASK = {"SLURM_NTASKS": "1", "SLURM_NNODES": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 
 
 @pytest.fixture
@@ -42,12 +43,15 @@ def environ(monkeypatch):
         ({}, (None, 0, 0, None, None, 1, 0)),
         (TORCHRUN, ("torchrun", 5, 1, 8, 4, 2, 1)),
         (SLURM, ("srun", 5, 1, 8, 4, 2, 0)),
+        # a step that is smaller than its job, whose variables it inherits
+        ({**SLURM, **ONE_TASK}, ("srun", 0, 0, 1, 1, 1, 0)),
+        ({**SLURM, "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1"}, ("srun", 5, 1, 2, 2, 1, 0)),
         ({**SLURM, "SLURM_RESTART_COUNT": "3"}, ("srun", 5, 1, 8, 4, 2, 3)),
         # torchrun inside a SLURM job, whose own rank is the node's
         ({**SLURM, "SLURM_RESTART_COUNT": "3", **TORCHRUN}, ("torchrun", 5, 1, 8, 4, 2, 3)),
         ({**SLURM, "SLURM_JOB_NAME": "bash", "SLURM_RESTART_COUNT": "3"}, (None, 0, 0, None, None, 1, 0)),
         # Lightning's child, and the second of two nodes that a user started by hand
-        ({"LOCAL_RANK": "1", "WORLD_SIZE": "2", "NODE_RANK": "0"}, (None, 1, 1, 2, 2, 1, 0)),
+        ({"LOCAL_RANK": "1", "WORLD_SIZE": "2", "NODE_RANK": "0"}, (None, 1, 1, 2, None, 1, 0)),
         ({"NODE_RANK": "1", "MASTER_ADDR": "there"}, (None, 1, 0, None, None, 1, 0)),
     ],
 )
@@ -91,7 +95,6 @@ def test_the_same_command_twice_in_a_job_has_two_folders_and_started_again_one(e
     environ({**SLURM, "SLURM_RESTART_COUNT": "1"})
     assert folder() == first, "it goes on there, or finds that it was finished"
     assert launch.goes_on(Path(first)) is (left == runs.CHECKPOINT)
-    assert launch.is_finished(Path(first)) is (left == runs.METRICS_FILE)
 
 
 def test_of_two_equal_commands_the_one_that_was_interrupted_goes_on(environ, tmp_path, monkeypatch):
@@ -104,17 +107,97 @@ def test_of_two_equal_commands_the_one_that_was_interrupted_goes_on(environ, tmp
     assert folder() == f"{first}_2"
 
 
-def test_ranks_of_torchrun_agree_through_the_store_of_their_agent(environ, monkeypatch):
+@pytest.fixture
+def agent(environ):
+    """Sets the environment of a rank of a torchrun, whose agent keeps a store; by its id, which tells stores apart."""
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {**TORCHRUN, "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "127.0.0.1"}
-    shared["MASTER_PORT"] = str(store.port)
-    stamps = iter(["first", "second", "third", "fourth"])
-    monkeypatch.setattr(launch.time, "strftime", lambda form: next(stamps))
+
+    def use(run_id="a", **variables):
+        environ({**shared, "MASTER_PORT": str(store.port), "TORCHELASTIC_RUN_ID": run_id, **variables})
+
+    return use
+
+
+def test_ranks_of_torchrun_agree_through_the_store_of_their_agent(agent, monkeypatch):
+    monkeypatch.setattr(launch.time, "strftime", lambda form: "now")
     found = []
     for run_id, restarts in (("a", "0"), ("a", "1"), ("b", "0")):
-        environ({**shared, "TORCHELASTIC_RUN_ID": run_id, "TORCHELASTIC_RESTART_COUNT": restarts})
+        agent(run_id, TORCHELASTIC_RESTART_COUNT=restarts)
         found.append(folder())
-    assert found == ["outputs/mad/first", "outputs/mad/first", "outputs/mad/third"]
+    assert found[0] == found[1] != found[2], "two of the same second are apart"
+    assert all(name.startswith("outputs/mad/now_") for name in found)
+
+
+def leave(path, kind):
+    (path / kind).parent.mkdir(parents=True, exist_ok=True)
+    (path / kind).touch()
+
+
+def test_the_membership_of_a_torchrun_in_a_slurm_job_changes(agent, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    uncounted = {**SLURM, "TORCHELASTIC_RESTART_COUNT": "0"}
+    agent(**uncounted)
+    first = folder()
+    leave(Path(first), runs.CHECKPOINT)
+    assert folder() == first, "no second folder: the agent knows"
+    agent("b", **uncounted)
+    assert folder() == f"{first}_2", "the same command again"
+
+
+@pytest.mark.parametrize("kind", [runs.CHECKPOINT, runs.METRICS_FILE])
+@pytest.mark.parametrize("restarts", ["0", "1"])
+def test_what_is_left_in_a_folder_that_was_free_is_of_this_torchrun(agent, tmp_path, kind, restarts):
+    agent()
+    assert launch.is_left_by_this_job(tmp_path, named=True) is True
+    leave(tmp_path, kind)
+    agent(TORCHELASTIC_RESTART_COUNT=restarts, RANK="0")  # restarted, and a node that joined and counts from 0
+    assert launch.is_left_by_this_job(tmp_path, named=True) is True
+    agent("b", TORCHELASTIC_RESTART_COUNT=restarts)
+    assert launch.is_left_by_this_job(tmp_path, named=True) is None, "another torchrun must compare"
+
+
+def test_what_is_left_in_a_folder_without_a_store(environ, tmp_path):
+    for variables, expected in (({}, False), (SLURM, False), ({**SLURM, "SLURM_RESTART_COUNT": "1"}, None)):
+        environ(variables)
+        assert launch.is_left_by_this_job(tmp_path, named=True) is expected
+        assert launch.is_left_by_this_job(tmp_path, named=False) is True
+
+
+@pytest.mark.parametrize(
+    ("variables", "devices", "name"),
+    [
+        ({}, 2, "i0t"),
+        (SLURM, 4, "i0t_rank5"),
+        ({"LOCAL_RANK": "1", "WORLD_SIZE": "4", "NODE_RANK": "0"}, 2, "i0t_rank1"),
+        ({"NODE_RANK": "1"}, 2, "i0t_rank2"),
+        ({"LOCAL_RANK": "1", "WORLD_SIZE": "4", "NODE_RANK": "1"}, 2, "i0t_rank3"),
+        ({"NODE_RANK": "1"}, "auto", "i0t_node1_rank0"),
+    ],
+)
+def test_every_rank_has_a_log_of_its_own(environ, variables, devices, name):
+    environ(variables)
+    assert launch.log_name("i0t", devices) == name
+    overrides = ["trainer=ddp_cpu", f"trainer.devices={devices}", "trainer.num_nodes=2", "hydra.run.dir=named"]
+    (job,) = check_command(Command("train", overrides))
+    assert OmegaConf.to_container(job.hydra.job_logging.handlers.file, resolve=False)["filename"].endswith(".log")
+    assert job.hydra.job.name == name
+
+
+@pytest.mark.parametrize(
+    ("variables", "devices", "expected"),
+    [
+        ({}, 2, 2),
+        ({"LOCAL_RANK": "1", "WORLD_SIZE": "4", "NODE_RANK": "1"}, 2, 2),
+        ({"LOCAL_RANK": "1", "WORLD_SIZE": "4", "NODE_RANK": "1"}, "auto", 2),
+        ({**SLURM, **ONE_TASK}, 1, 1),
+    ],
+)
+def test_the_cores_of_a_node_are_shared_by_its_own_processes(environ, variables, devices, expected):
+    environ(variables)
+    overrides = ["trainer=ddp_cpu", f"trainer.devices={devices}", "trainer.num_nodes=2", "hydra.run.dir=named"]
+    (job,) = check_command(Command("train", overrides))
+    assert cli._processes_per_node(job) == expected
 
 
 def test_without_such_a_store_the_folder_must_be_named(environ):
@@ -178,48 +261,3 @@ def test_the_slurm_launcher_starts_a_process_for_each_device(environ):
     assert (launcher.tasks_per_node, launcher.gpus_per_node, launcher.nodes) == (8, 8, 2)
     assert launcher.name == "mad"
     assert set(launcher) == set(vars(plugin.SlurmQueueConf())), "all keys are the plugin's"
-
-
-@pytest.fixture
-def threads(environ, monkeypatch):
-    """Threads and data workers of a rank on eight cores."""
-    before = torch.get_num_threads()
-    monkeypatch.setattr(launch, "available_cores", lambda: 8)
-
-    def limit(variables, processes):
-        environ(variables)
-        for name in ("OMP_NUM_THREADS", launch.NUM_WORKERS):  # so that they are put back
-            monkeypatch.setenv(name, os.environ.get(name, ""))
-            if not variables.get(name):
-                monkeypatch.delenv(name)
-        torch.set_num_threads(7)
-        launch.limit_threads(processes)
-        assert "torch" in sys.modules
-        return torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS"), os.environ[launch.NUM_WORKERS]
-
-    yield limit
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(
-    ("variables", "processes", "expected"),
-    [
-        ({}, 1, (7, None, "8")),  # as the libraries choose
-        ({}, 4, (2, "2", "2")),
-        ({}, 16, (1, "1", "1")),
-        ({"OMP_NUM_THREADS": "3"}, 4, (7, "3", "2")),  # torch has read it by itself
-        ({"I0T_NUM_THREADS": "5", "OMP_NUM_THREADS": "3"}, 4, (5, "5", "2")),
-        ({"I0T_NUM_THREADS": "5", "I0T_NUM_WORKERS": "0"}, 1, (5, "5", "0")),
-        ({**SLURM, "SLURM_CPUS_PER_TASK": "6"}, 4, (6, "6", "6")),
-        (SLURM, 4, (2, "2", "2")),
-    ],
-)
-def test_ranks_share_the_cores_of_their_node(threads, variables, processes, expected):
-    assert threads(variables, processes) == expected
-
-
-@pytest.mark.parametrize("variables", [{"I0T_NUM_THREADS": "0"}, {"I0T_NUM_THREADS": "x"}, {"I0T_NUM_WORKERS": "-1"}])
-def test_a_limit_that_is_no_number_is_refused(threads, variables):
-    (name,) = variables
-    with pytest.raises(ConfigError, match=rf"{name}=.* must be a whole number"):
-        threads(variables, 1)

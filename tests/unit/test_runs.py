@@ -275,17 +275,3 @@ def test_the_last_run_is_the_one_whose_checkpoint_is_newest(unfinished):
     unfinished("slurm_4711_0a1b2c3d", age=30)
     (cfg,) = train_jobs("resume=last")
     assert (cfg.resume, cfg.trainer.max_steps, cfg.hydra.run.dir) == (str(newest), 10, str(newest))
-
-
-def test_a_training_that_is_started_again_resumes_with_its_saved_config(unfinished, monkeypatch):
-    folder = unfinished("any", age=7)
-    command = Command("train", ["trainer.max_steps=99"])
-    assert preparation.gone_on(command, folder) is command, "nobody started it again"
-    monkeypatch.setenv("SLURM_NTASKS", "1")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    (cfg,) = check_command(preparation.gone_on(command, folder))
-    assert (cfg.resume, cfg.trainer.max_steps, cfg.hydra.run.dir) == (str(folder), 7, str(folder))
-    evaluation = Command("eval", ["data=mad"])
-    assert preparation.gone_on(evaluation, folder) is evaluation
-    (folder / runs.METRICS_FILE).touch()
-    assert preparation.gone_on(command, folder) is command

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -13,14 +13,15 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from i0t.callbacks.agreed_flag import AgreedFlag
 from i0t.callbacks.agreed_stop import AgreedStop, LeavingNow
 from i0t.callbacks.requeue import in_slurm, requeue
 
-# How long a worker that reads data outlives a signal to the whole process group: the step needs its batches.
-_WORKER_SECONDS = 30.0
+# A launcher hands on what SLURM has sent to every process of a step itself: so soon after the first, it is no second.
+_ECHO_SECONDS = 2.0
 
 
 class StoppedBySignal(AgreedStop):
@@ -47,6 +48,8 @@ class GracefulStop(pl.Callback):
         requeue_signals: Names of the signals that SLURM sends before the time is up: as ``sbatch --signal=USR1@120``
             says, and USR2 for jobs of submitit; empty: none, and SLURM's requeueing stays Lightning's.
 
+    A handler's exception is lost where the signal falls into the clean-up of an object; the next hook then leaves.
+
     The handlers stay until :func:`i0t.engine.faults.told` puts back those that were there before the run.
 
     DDP:
@@ -61,6 +64,8 @@ class GracefulStop(pl.Callback):
         self.requeue_signals = tuple(signal_by_name(name) for name in requeue_signals)
         self._flag = AgreedFlag()
         self._received = self._agreed = 0
+        self._received_at = 0.0
+        self._told: LeavingNow | None = None
         self._last_step = 0
         self._training = self._leaving = False
         self._process = os.getpid()
@@ -79,6 +84,11 @@ class GracefulStop(pl.Callback):
         environment = trainer.strategy.cluster_environment if trainer.world_size > 1 else None  # type: ignore[attr-defined]
         if self.requeue_signals and isinstance(environment, SLURMEnvironment):
             environment.auto_requeue = False
+        self._leave_if_told()
+        self.take()
+
+    def take(self) -> None:
+        """Takes over the signals that are for the whole run; on the main thread."""
         self._take(self._stop_signals())
 
     def _take(self, numbers: tuple[int, ...]) -> dict[int, Any]:
@@ -87,6 +97,7 @@ class GracefulStop(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes over all signals, after Lightning, whose own handlers wait for the other ranks."""
+        self._leave_if_told()
         self._received = self._agreed = 0
         self._last_step = trainer.global_step
         self._previous = self._take(self.signals)
@@ -94,33 +105,58 @@ class GracefulStop(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Likewise, of those that are for the whole run."""
-        self._take(self._stop_signals())
+        self._leave_if_told()
+        self.take()
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Likewise."""
-        self._take(self._stop_signals())
+        self._leave_if_told()
+        self.take()
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Leaves where a signal said so and nothing came of it."""
+        self._leave_if_told()
+
+    def on_predict_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Likewise."""
+        self._leave_if_told()
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Likewise."""
+        self._leave_if_told()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:
-            _outlive(number)
-        elif self._leaving:  # torchrun ends the ranks that are left when the first is gone
+        if os.getpid() != self._process:  # forked, and without handlers of its own: SIGTERM may be its parent's word
+            if number == signal.SIGTERM:
+                _die_of(number)
+        elif self._leaving:  # torchrun ends the ranks that are left when the first is gone, and SLURM a requeued job
             return
         elif not self._training:
             self._leave_now(number)
-        elif self._received:  # the second: no step is waited for
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-            signal.raise_signal(number)
-        else:
-            self._received = number
+        elif not self._received:
+            self._received, self._received_at = number, time.monotonic()
+        elif number == signal.SIGINT or time.monotonic() - self._received_at > _ECHO_SECONDS:
+            _die_of(number)  # the second: no step is waited for
 
     def _leave_now(self, number: int) -> None:
         """Leaves outside a training, where every rank may be elsewhere: one leaves, and takes the others along."""
-        rank_zero = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+        rank_zero = rank_zero_only.rank == 0  # type: ignore[attr-defined]
         if number in self.requeue_signals and in_slurm() and not rank_zero:
             return  # SLURM signals all ranks, and rank 0 asks for the next turn before it takes the others along
+        self._leaving = True
         ending, code = self._ending(number, is_rank_zero=rank_zero)
         where = "goes on from its last checkpoint" if self.ckpt_path.is_file() else "has no checkpoint yet"
-        raise LeavingNow(f"stopped by {signal.Signals(number).name} outside training: the run {where}; {ending}", code)
+        message = f"stopped by {signal.Signals(number).name} outside training: the run {where}; {ending}"
+        self._told = LeavingNow(message, code)
+        raise self._told
+
+    def _leave_if_told(self) -> None:
+        if self._told is not None:
+            raise self._told
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Tells the other ranks of a signal."""
@@ -130,14 +166,18 @@ class GracefulStop(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves and leaves if a signal has come on any rank; never between the batches of one optimizer step."""
+        """Saves and leaves if a signal has come on any rank; never between the batches of one optimizer step.
+
+        Where a validation is due, its numbers belong to this step: the run leaves after it.
+        """
         self._agreed = self._agreed or (self._flag.read() if trainer.world_size > 1 else self._received)
         stepped, self._last_step = trainer.global_step > self._last_step, trainer.global_step
-        if self._agreed and stepped:
+        if self._agreed and stepped and not _validation_is_due(trainer):
             self._save_and_leave(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Likewise, so that the last validation of a run does not swallow a signal."""
+        self._leave_if_told()
         if not self._training:
             return
         if trainer.world_size > 1:
@@ -149,6 +189,7 @@ class GracefulStop(pl.Callback):
 
     def _save_and_leave(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.ckpt_path)
+        self._leaving = True
         ending, code = self._ending(self._agreed, is_rank_zero=trainer.is_global_zero)
         message = f"stopped by {signal.Signals(self._agreed).name} after step {trainer.global_step}; {ending}"
         raise StoppedBySignal(self._agreed, message, exit_code=code, speaks=trainer.is_global_zero)
@@ -195,10 +236,13 @@ def signal_by_name(name: str) -> signal.Signals:
     return signal.Signals[full]
 
 
-def _outlive(number: int) -> None:
-    """In a process that reads data for the trainer: ends some time after the signal, as its parent may wait for it."""
-    if number != signal.SIGINT and number != signal.SIGTERM:
-        return
-    timer = threading.Timer(_WORKER_SECONDS, os._exit, args=(128 + number,))
-    timer.daemon = True
-    timer.start()
+def _validation_is_due(trainer: pl.Trainer) -> bool:
+    loop = trainer.fit_loop
+    fetcher = loop._data_fetcher
+    return fetcher is not None and loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def _die_of(number: int) -> None:
+    """Does what the signal does to a program that has no handler."""
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.raise_signal(number)

@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch.distributed as dist
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from i0t import runs
 from i0t.callbacks.agreed_stop import AgreedStop, LeavingNow
-from i0t.callbacks.rank_links import RankHub, RankLink
+from i0t.callbacks.exit_codes import exit_code
+from i0t.callbacks.rank_hub import RankHub, listen
+from i0t.callbacks.rank_links import RankLink
 
 # Loggers may write what they hold before a process that waits for nothing else ends.
 _FLUSH_SECONDS = 5.0
@@ -33,45 +37,67 @@ class RankWatch(pl.Callback):
 
     Notes in every exception, as its attribute ``stage``, what the trainer was doing.
 
-    Where the sockets cannot be opened (a firewall), the process group's own timeout is all that ends the others.
+    Where one rank cannot be reached by sockets (a firewall), none is watched so: Lightning's observer and the process
+    group's own timeout are then all that ends the others.
+
+    Args:
+        port: Of rank 0's machine, where there are several: one that a firewall lets through. ``0``: any that is free.
 
     DDP:
-        One broadcast at the start of the first loop; nothing during the steps.
+        A broadcast and a reduction at the start of the first loop; nothing during the steps.
     """
+
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
+        self._children: list[subprocess.Popen[bytes]] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Connects the ranks, once in the life of their processes."""
         if trainer.world_size == 1 or _links:
             return
         self._trainer = trainer
-        address = os.environ["MASTER_ADDR"]
-        hub = self._start_hub(local=address in ("localhost", "127.0.0.1")) if trainer.is_global_zero else None
+        # Where there are several machines, rank 0's is the one that all know.
+        local, address = trainer.num_nodes == 1, os.environ.get("MASTER_ADDR", "127.0.0.1")
+        hub = self._start_hub(address, local=local) if trainer.is_global_zero else None
         port, token = trainer.strategy.broadcast((hub.port, hub.token) if hub is not None else (0, ""))
         if hub is not None:
-            address = "127.0.0.1"
+            address = hub.address
+        link = self._connect("127.0.0.1" if local else address, port, token)
+        if trainer.strategy.reduce_boolean_decision(link is not None, all=True):
+            assert link is not None, "all are connected"
+            link.start()
+            _links.append(link)
+            launched: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
+            launched.clear()  # its observer, which looks at this list, then has nothing left to do
+            return
+        if hub is not None:
+            hub.give_up()
+        trainer.strategy.barrier()  # none hangs up on a hub that would take it for dead
+        if link is not None:
+            link.close()
+
+    def _connect(self, address: str, port: int, token: str) -> RankLink | None:
+        rank = self._trainer.global_rank
         try:
-            link = RankLink(address, port, rank=trainer.global_rank, token=token, leave=self._leave)
+            if port == 0:
+                raise ConnectionRefusedError("it has no open port")
+            return RankLink(address, port, rank=rank, token=token, leave=self._leave)
         except OSError as error:
             warnings.warn(
-                f"rank {trainer.global_rank} cannot reach rank 0 at {address}:{port} ({error}): should a rank die, the "
-                "others end at the timeout of their process group",
-                stacklevel=2,
+                f"rank {rank} cannot reach rank 0 at {address}:{port} ({error}): should a rank die, the others may end "
+                "only at the timeout of their process group; callbacks.rank_watch.port names a port that is open",
+                stacklevel=3,
             )
-            return
-        link.start()
-        _links.append(link)
+            return None
 
-    def _start_hub(self, *, local: bool) -> RankHub:
-        launched: list[subprocess.Popen[bytes]] = getattr(self._trainer.strategy.launcher, "procs", [])
-        self._children = list(launched)
-        launched.clear()  # its observer, which looks at this list, then has nothing left to do
-        hub = RankHub(
-            self._trainer.world_size,
-            secrets.token_hex(16),
-            how_it_ended=self._how_it_ended,
-            say=say,
-            local=local,
-        )
+    def _start_hub(self, address: str, *, local: bool) -> RankHub | None:
+        self._children = list(getattr(self._trainer.strategy.launcher, "procs", []))
+        num_ranks = self._trainer.world_size
+        try:
+            server = listen(address, self.port, local=local, backlog=num_ranks)
+        except OSError:  # all ranks hear of it
+            return None
+        hub = RankHub(num_ranks, secrets.token_hex(16), how_it_ended=self._how_it_ended, say=say, server=server)
         hub.start()
         return hub
 
@@ -94,6 +120,7 @@ class RankWatch(pl.Callback):
         timer.start()
         for logger in self._trainer.loggers:
             logger.finalize("failed")
+        runs.discard_not_started()  # the main thread will not come to it
         os._exit(code)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -108,8 +135,8 @@ def announce(error: BaseException) -> None:
 
     Sets the attribute ``rank`` of the exception, for whoever prints it.
     """
-    if not _links:
-        if isinstance(error, LeavingNow):
+    if not _links:  # all ranks may have got the signal
+        if isinstance(error, LeavingNow) and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             say(error.message)
         return
     link = _links.pop()
@@ -119,7 +146,7 @@ def announce(error: BaseException) -> None:
         link.leaving(error.message, error.exit_code)
     else:
         vars(error)["rank"] = link.rank
-        link.failed(echo=is_echo(error))
+        link.failed(echo=is_echo(error), code=exit_code(error))
 
 
 def leave() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
+from collections.abc import Iterator
 
 _SECONDS = 60
 
@@ -23,10 +26,23 @@ def requeue() -> str | None:
     job = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
     command = ["scontrol", "requeue", job]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        with _signals_ignored():
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{' '.join(command)}: {error}"
     if done.returncode == 0:
         return None
     said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
     return f"{' '.join(command)}: {said}"
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """Also by what starts meanwhile: once the job is requeued, SLURM ends all of its processes, and so the answer."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -16,6 +16,8 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from i0t.data.accumulation import check_accumulation
+from i0t.data.samplers import GlobalBatchSampler
 from i0t.judgements import Judgements
 
 
@@ -98,7 +100,9 @@ class ImageTextDataModule(pl.LightningDataModule):
     """
 
     eval_batch_size: int  # images encoded at once, per device
-    first_batch: int = 0  # of a training that goes on: the batches it has behind it, on every rank
+    # Of a training that goes on: the batches it has behind it, on every rank; as if all had had today's width.
+    first_batch: int = 0
+    _counted: int = 0  # those that Lightning had counted then, of whatever width
 
     def __init__(self, *, main_object: str | None = None) -> None:
         super().__init__()
@@ -141,6 +145,59 @@ class ImageTextDataModule(pl.LightningDataModule):
             batches: The image rows of each batch; ``None``: every image once, this rank's share without padding.
         """
         raise NotImplementedError
+
+    def batch_sampler(self) -> GlobalBatchSampler | None:
+        """The batches of training from its first on, where it reads by number; ``None`` for a stream."""
+        return None
+
+    def training_sampler(self) -> GlobalBatchSampler:
+        """The batches of training from ``first_batch`` on.
+
+        Raises:
+            ValueError: If validations would save between the batches of one optimizer step.
+        """
+        sampler = self.batch_sampler()
+        assert sampler is not None, "only data that are read by number have one"
+        sampler.resume_at(self.first_batch)
+        if self.trainer is not None:
+            check_accumulation(self.trainer, len(sampler))
+        return sampler
+
+    def training_position(self, counted: int) -> dict[str, int] | None:
+        """Where training stands in its epoch, for a checkpoint.
+
+        Args:
+            counted: The batches that Lightning has counted since the run's first.
+
+        Returns:
+            See :meth:`GlobalBatchSampler.position`; ``None`` for a stream, which keeps its own.
+        """
+        sampler = self.batch_sampler()
+        return None if sampler is None else sampler.position(self.first_batch + counted - self._counted)
+
+    def go_on(self, position: Mapping[str, int] | None, progress: dict[str, Any]) -> None:
+        """Sets where the next training loader begins, and tells Lightning how much of the epoch that is.
+
+        Args:
+            position: Of the checkpoint; ``None``: batches are as wide as they were.
+            progress: Lightning's count of batches in the checkpoint, which is altered.
+
+        Raises:
+            ValueError: If the position is one in other data.
+        """
+        self.first_batch = self._counted = progress["total"]["processed"]
+        sampler = self.batch_sampler()
+        if position is None or sampler is None:
+            return
+        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        self.first_batch = sampler.batch_at(position, accumulate=accumulate)
+        current = progress["current"]
+        # A checkpoint at the end of an epoch counts all of its batches, not none of the next.
+        batches = self.first_batch % len(sampler) or (len(sampler) if current["processed"] else 0)
+        change = batches - current["processed"]
+        progress["current"] = {name: count + change for name, count in current.items()}
+        if change:
+            progress["is_last_batch"] = batches == len(sampler)
 
     def training_captions(self) -> Sequence[str] | None:
         """Every caption that training may draw, so that it can be said how many are cut; ``None`` where not known."""

@@ -56,11 +56,13 @@ class CachedPairs(ImageTextDataModule):
             provenance=embeddings.provenance,
         )
 
+    def batch_sampler(self) -> GlobalBatchSampler:
+        """Shuffled batches of the training split."""
+        return GlobalBatchSampler(len(self._train), batch_size=self.batch_size, seed=self.train_seed)
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches; after a resume, from the batch at which the interrupted epoch stopped."""
-        sampler = GlobalBatchSampler(len(self._train), batch_size=self.batch_size, seed=self.train_seed)
-        sampler.resume_at(self.first_batch)
-        return DataLoader(self._train, batch_size=None, sampler=EpochBatches(sampler))
+        return DataLoader(self._train, batch_size=None, sampler=EpochBatches(self.training_sampler()))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation split."""

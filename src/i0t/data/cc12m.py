@@ -14,6 +14,7 @@ Shapes: B images of a batch, N images of a split.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from i0t.data.accumulation import check_accumulation
 from i0t.data.base import Batch, ImageTextDataModule, SplitInfo
 from i0t.data.caption_parts import check_caption_part
 from i0t.data.image_files import decode_image
@@ -32,6 +34,7 @@ from i0t.data.shard_positions import StreamProgress
 from i0t.data.shard_stream import ShardStream
 from i0t.data.shards import IMAGE_SUFFIXES, expand_shards, is_remote
 from i0t.data.skipped import SkippedSamples
+from i0t.data.workers import init_worker
 
 _TEST_IS_VAL = "cc12m test: its images are those of val (data.test_shards); what is fitted on val is fitted on test"
 
@@ -193,17 +196,22 @@ class Cc12mDataModule(ImageTextDataModule):
         """The stream, from its beginning or where the checkpoint left it.
 
         Raises:
-            ValueError: If no number of steps is set, or the checkpoint does not say where its stream stood.
+            ValueError: If no number of steps is set, or validations fall between the batches of an optimizer step, or
+                the checkpoint does not say where its stream stood, or that was another one.
         """
         if self.trainer is not None and self.trainer.max_steps < 1:
             raise ValueError("trainer.max_steps must be set: streamed data have no end")
+        if self.trainer is not None:
+            check_accumulation(self.trainer, None)
         if self.first_batch and not self.progress.is_loaded:
             raise ValueError(
                 "this checkpoint does not say where its stream of shards stood: it was not trained on these data; "
                 "start a new run from its weights with ckpt_path="
             )
+        stream = self._stream()
+        self.progress.check(stream.sequence)  # here, as Lightning hides what is said when iteration starts
         dataset = StreamedBatches(
-            self._stream(),
+            stream,
             batch_size=self.batch_size,
             caption_key=self.caption_key,
             caption_field=self.caption_field,
@@ -215,8 +223,11 @@ class Cc12mDataModule(ImageTextDataModule):
         return StreamLoader(dataset, self.progress, num_workers=self.num_workers, pin_memory=torch.cuda.is_available())
 
     def _stream(self) -> ShardStream:
+        shards = self.shards("train")
         return ShardStream(
-            self.shards("train"),
+            shards,
+            # The folder of the data may be another one when the run goes on.
+            names=[shard.removeprefix(f"{self.root}{os.sep}") for shard in shards],
             suffixes={*IMAGE_SUFFIXES, self.caption_key},
             shuffle_buffer=self.shuffle_buffer,
             seed=self.train_seed,
@@ -253,8 +264,9 @@ class Cc12mDataModule(ImageTextDataModule):
         return DataLoader(
             EvaluationSamples(index, transform=self.transform, tokenizer=self.tokenizer),
             batch_size=None,
-            sampler=batches or ShardedBatchSampler(len(index), batch_size=self.eval_batch_size),
+            sampler=ShardedBatchSampler(len(index), batch_size=self.eval_batch_size) if batches is None else batches,
             num_workers=self.num_workers,
+            worker_init_fn=init_worker,
             pin_memory=torch.cuda.is_available(),
         )
 

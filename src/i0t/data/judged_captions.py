@@ -22,6 +22,7 @@ from i0t.data.judged_split import JudgedSplit, index_table
 from i0t.data.photo_batches import EvaluationPhotos
 from i0t.data.photo_split import ImageFinder
 from i0t.data.samplers import ShardedBatchSampler
+from i0t.data.workers import init_worker
 
 _log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
@@ -207,6 +208,7 @@ class JudgedCaptionsDataModule(ImageTextDataModule):
             batch_size=None,
             sampler=ShardedBatchSampler(len(files), batch_size=self.eval_batch_size) if batches is None else batches,
             num_workers=self.num_workers,
+            worker_init_fn=init_worker,
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from i0t.data.base import Batch, ImageTextDataModule, PromptSpec, SplitInfo
 from i0t.data.image_files import ImageReader
 from i0t.data.samplers import ShardedBatchSampler
+from i0t.data.workers import init_worker
 
 _log = logging.getLogger(__name__)
 LABEL = "class"
@@ -255,8 +256,9 @@ class LabelledImagesDataModule(ImageTextDataModule):
                 images.images, rows, images.values(rows), transform=self.transform, tokenizer=self.tokenizer
             ),
             batch_size=None,
-            sampler=batches or ShardedBatchSampler(len(rows), batch_size=self.eval_batch_size),
+            sampler=ShardedBatchSampler(len(rows), batch_size=self.eval_batch_size) if batches is None else batches,
             num_workers=self.num_workers,
+            worker_init_fn=init_worker,
             pin_memory=torch.cuda.is_available(),
         )
 

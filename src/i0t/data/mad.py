@@ -27,6 +27,7 @@ from i0t.data import mad_generator as mad
 from i0t.data.base import Batch, ImageTextDataModule, PromptSpec, SplitInfo
 from i0t.data.mad_split import VARIANTS_OF_AN_EPOCH, MadBatches, MadSplit
 from i0t.data.samplers import GlobalBatchSampler, ShardedBatchSampler
+from i0t.data.workers import init_worker
 
 _VAL_IS_TRAIN = "mad val: its digits are also trained on (data.val_digits=0); what is fitted on train has seen them"
 PROMPT_FORMS = ("object_max", "caption_mean")
@@ -148,11 +149,15 @@ class MadDataModule(ImageTextDataModule):
         main_object = str(self.main_object)
         return MadSplit(images, num_attributes=self.num_attributes, main_object=main_object, variants=variants)
 
+    def batch_sampler(self) -> GlobalBatchSampler:
+        """Shuffled batches of the training split."""
+        split = self._new_split(self.split("train").images, self.variants)
+        return GlobalBatchSampler(len(split), batch_size=self.batch_size, seed=self.train_seed)
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches; after a resume, from the batch at which the interrupted epoch stopped."""
         split = self._new_split(self.split("train").images, self.variants)
-        sampler = GlobalBatchSampler(len(split), batch_size=self.batch_size, seed=self.train_seed)
-        sampler.resume_at(self.first_batch)
+        sampler = self.training_sampler()
         dataset = MadBatches(
             split, transform=self.transform, tokenizer=self.tokenizer, train_seed=self.train_seed, sampler=sampler
         )
@@ -171,7 +176,9 @@ class MadDataModule(ImageTextDataModule):
 
     def _loader(self, dataset: MadBatches, sampler: Any) -> DataLoader[Batch]:
         # The sampler gives whole batches of rows and the dataset whole batches: no per-sample work, no collation.
-        return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
+        return DataLoader(
+            dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers, worker_init_fn=init_worker
+        )
 
     def example_image(self) -> Tensor:
         """``(1, 3, 28, 28)`` uint8, as the transform is given them."""

@@ -23,6 +23,7 @@ from i0t.data.photo_batches import EpochBatches, EvaluationPhotos, TrainingPhoto
 from i0t.data.photo_split import ImageFinder, PhotoSplit, only_present
 from i0t.data.samplers import GlobalBatchSampler, ShardedBatchSampler
 from i0t.data.skipped import SkippedSamples
+from i0t.data.workers import init_worker
 
 _log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
@@ -196,11 +197,14 @@ class PhotoDataModule(ImageTextDataModule):
         """The captions of the training split."""
         return [text for texts in self.split("train").captions for text in texts]
 
+    def batch_sampler(self) -> GlobalBatchSampler:
+        """Shuffled batches of the training split."""
+        return GlobalBatchSampler(len(self.split("train")), batch_size=self.batch_size, seed=self.train_seed)
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches; after a resume, from the batch at which the interrupted epoch stopped."""
         photos = self.split("train")
-        sampler = GlobalBatchSampler(len(photos), batch_size=self.batch_size, seed=self.train_seed)
-        sampler.resume_at(self.first_batch)
+        sampler = self.training_sampler()
         dataset = TrainingPhotos(
             photos.image_files,
             [text for texts in photos.captions for text in texts],
@@ -237,6 +241,7 @@ class PhotoDataModule(ImageTextDataModule):
             batch_size=None,
             sampler=sampler,
             num_workers=self.num_workers,
+            worker_init_fn=init_worker,
             persistent_workers=persistent_workers,
             pin_memory=torch.cuda.is_available(),
         )

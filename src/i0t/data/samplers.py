@@ -6,11 +6,14 @@ negative in a contrastive batch and a wrong count in an evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch.distributed as dist
 from torch.utils.data import Sampler
+
+_log = logging.getLogger(__name__)
 
 
 def _world() -> tuple[int, int]:
@@ -59,14 +62,65 @@ class GlobalBatchSampler(Sampler[list[int]]):
 
     def __len__(self) -> int:
         _, world = _world()
-        width = self.batch_size * world
-        if width > self.num_samples:
+        if self.width > self.num_samples:
             raise ValueError(
                 f"data.batch_size={self.batch_size} on {world} device(s), "
                 f"but an epoch of training has {self.num_samples} images; "
                 "a contrastive batch is never padded, so choose a smaller one"
             )
-        return self.num_samples // width
+        return self.num_samples // self.width
+
+    @property
+    def width(self) -> int:
+        """Samples of a batch on all ranks together."""
+        return self.batch_size * _world()[1]
+
+    def position(self, batch: int) -> dict[str, int]:
+        """Where a run stands before this batch, counted as in ``resume_at``, whatever goes on with it.
+
+        Returns:
+            The epoch, the samples of it that all ranks have behind them, the width of the batches that were, and what
+            makes the permutation.
+        """
+        epoch, done = divmod(batch, len(self))
+        return {"epoch": epoch, "samples": done * self.width, "width": self.width, **self._identity()}
+
+    def batch_at(self, position: Mapping[str, int], *, accumulate: int) -> int:
+        """The batch, counted as in ``resume_at``, with which a run goes on from a position.
+
+        Where the width of a batch has changed, the position may lie within one, or between those of an optimizer step.
+        The next step's first is taken then: no sample comes up twice, and fewer than a step takes are left out, with a
+        warning.
+
+        Args:
+            position: Of a run with any batch size and number of ranks.
+            accumulate: Batches of an optimizer step.
+
+        Raises:
+            ValueError: If the position is one in another permutation.
+        """
+        for name, now in self._identity().items():
+            if position[name] != now:
+                raise ValueError(
+                    f"the run to go on with had {name}={position[name]} in its training data, now it is {now}: these "
+                    "are other data or another order; start a new run from its weights with ckpt_path="
+                )
+        epoch, behind = position["epoch"], position["samples"]
+        if position["width"] == self.width:
+            return epoch * len(self) + behind // self.width
+        steps = -(-behind // (self.width * accumulate))
+        first = min(steps * accumulate, len(self))
+        left_out = first * self.width - behind  # negative where only what is dropped anyway is left of the epoch
+        if left_out > 0 and _world()[0] == 0:
+            _log.warning(
+                "training goes on with the next whole step: batches of %d pairs on all devices do not end where those "
+                "of %d did, so %d of the %d samples of this epoch are left out",
+                self.width, position["width"], left_out, self.num_samples,
+            )  # fmt: skip
+        return epoch * len(self) + first
+
+    def _identity(self) -> dict[str, int]:
+        return {"num_samples": self.num_samples, "train_seed": self.seed}
 
     def __iter__(self) -> Iterator[list[int]]:
         rank, world = _world()
@@ -84,6 +138,10 @@ class ShardedBatchSampler(Sampler[list[int]]):
     Args:
         num_samples: Length of the split.
         batch_size: Per rank.
+
+    Raises:
+        ValueError: If ``batch_size`` is below 1, or (when asked for its length, on every rank alike) there are fewer
+            samples than ranks.
     """
 
     def __init__(self, num_samples: int, *, batch_size: int) -> None:
@@ -94,6 +152,12 @@ class ShardedBatchSampler(Sampler[list[int]]):
 
     def _bounds(self) -> tuple[int, int]:
         rank, world = _world()
+        if self.num_samples < world:
+            # On every rank: one alone would leave the others waiting for it.
+            raise ValueError(
+                f"{self.num_samples} image(s) to evaluate on {world} devices, each of which needs one: "
+                "choose a larger data.limit or fewer devices"
+            )
         return self.num_samples * rank // world, self.num_samples * (rank + 1) // world
 
     def __len__(self) -> int:

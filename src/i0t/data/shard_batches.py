@@ -22,6 +22,7 @@ from i0t.data.shard_positions import CAPTION, Position, StreamProgress
 from i0t.data.shard_stream import ShardStream, place
 from i0t.data.shards import UnusableSample
 from i0t.data.skipped import SkippedSamples
+from i0t.data.workers import init_worker
 
 # So many useless samples in a row are not an accident but a wrong caption_key.
 _MOST_UNUSABLE = 1000
@@ -133,7 +134,9 @@ class StreamLoader(DataLoader[Any]):
     def __init__(
         self, dataset: StreamedBatches, progress: StreamProgress, *, num_workers: int, pin_memory: bool
     ) -> None:
-        super().__init__(dataset, batch_size=None, num_workers=num_workers, pin_memory=pin_memory)
+        super().__init__(
+            dataset, batch_size=None, num_workers=num_workers, worker_init_fn=init_worker, pin_memory=pin_memory
+        )
         self.progress = progress
 
     def __iter__(self) -> Any:

@@ -11,9 +11,10 @@ Letters: R ranks, W workers of a rank (1 where the main process reads).
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ class ShardSequence:
         num_shards: How many there are.
         seed: Of the order.
         resampled: Draw every visit's shard from all, with replacement, in place of a shuffle an epoch.
+        names_digest: Of the shards' names in order, see :func:`digest_names`.
 
     Example:
         >>> sequence = ShardSequence(3, seed=0, resampled=False)
@@ -38,8 +40,9 @@ class ShardSequence:
         [0, 1, 2]
     """
 
-    def __init__(self, num_shards: int, *, seed: int, resampled: bool) -> None:
+    def __init__(self, num_shards: int, *, seed: int, resampled: bool, names_digest: str = "") -> None:
         self.num_shards = num_shards
+        self.names_digest = names_digest
         self.seed = seed
         self.resampled = resampled
         self._shuffled: tuple[int, np.ndarray] | None = None
@@ -52,9 +55,14 @@ class ShardSequence:
             self._shuffled = epoch, np.random.default_rng([ORDER, self.seed, epoch]).permutation(self.num_shards)
         return int(self._shuffled[1][place])
 
-    def identity(self) -> dict[str, int | bool]:
+    def identity(self) -> dict[str, int | bool | str]:
         """What must be the same for positions in it to keep their meaning."""
-        return {"train_shards": self.num_shards, "train_seed": self.seed, "resampled": self.resampled}
+        return {
+            "train_shards": self.num_shards,
+            "train_seed": self.seed,
+            "resampled": self.resampled,
+            "shard_names": self.names_digest,
+        }
 
 
 class Position(NamedTuple):
@@ -124,15 +132,25 @@ class StreamProgress:
         Raises:
             ValueError: If the checkpoint's stream was another one.
         """
+        self.check(sequence)
         world = World.now()
         self._handed_out.clear()
         if self._saved is not None:
-            self._restore(self._saved, sequence, world)
+            self._restore(self._saved, world)
             self._saved = None
         elif not self.positions:
             self.positions = self._deal(0, world)
         self._identity = sequence.identity()
         return world
+
+    def check(self, sequence: ShardSequence) -> None:
+        """Compares the checkpoint's stream with the one that is to go on.
+
+        Raises:
+            ValueError: If it was another one.
+        """
+        if self._saved is not None:
+            _check_same(self._saved, sequence)
 
     @property
     def is_loaded(self) -> bool:
@@ -175,13 +193,7 @@ class StreamProgress:
             "shuffle_buffer": self.shuffle_buffer,
         }
 
-    def _restore(self, saved: Mapping[str, Any], sequence: ShardSequence, world: World) -> None:
-        for name, now in sequence.identity().items():
-            if saved[name] != now:
-                raise ValueError(
-                    f"data.{name}: the run to go on with had {saved[name]}, now it is {now}: "
-                    "the stream cannot go on where it stood"
-                )
+    def _restore(self, saved: Mapping[str, Any], world: World) -> None:
         changed = {name: now for name, now in self._layout(world).items() if saved[name] != now}
         if not changed:
             self.batches = saved["batches"]
@@ -201,3 +213,23 @@ class StreamProgress:
         visits = [first + worker * world.num_ranks + world.rank for worker in range(self.num_workers)]
         # Nothing of these shards has been read: the block before them ended with the visit before.
         return [Position(visit, 0, 0, first - 1) for visit in visits]
+
+
+def digest_names(names: Sequence[str]) -> str:
+    """A short hash of the shards' names and their order."""
+    return hashlib.sha256("\0".join(names).encode()).hexdigest()[:16]
+
+
+def _check_same(saved: Mapping[str, Any], sequence: ShardSequence) -> None:
+    for name, now in sequence.identity().items():
+        before = saved.get(name, now)  # checkpoints of the first releases have no names
+        if before == now:
+            continue
+        if name == "shard_names":
+            raise ValueError(
+                f"data.train_shards: these {sequence.num_shards} shards have other names, or another order, than those "
+                "of the run to go on with: the stream cannot go on where it stood"
+            )
+        raise ValueError(
+            f"data.{name}: the run to go on with had {before}, now it is {now}: the stream cannot go on where it stood"
+        )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import get_worker_info
 
-from i0t.data.shard_positions import BLOCK, Position, ShardSequence, StreamProgress, World
+from i0t.data.shard_positions import BLOCK, Position, ShardSequence, StreamProgress, World, digest_names
 from i0t.data.shards import UnreadableShard, read_shard
 from i0t.data.skipped import SkippedSamples
 
@@ -34,6 +34,7 @@ class ShardStream:
 
     Args:
         shards: Paths, URLs and commands.
+        names: By which they are known when a run goes on, wherever they then lie; ``None``: ``shards``.
         suffixes: Of the members that are wanted.
         shuffle_buffer: Samples held to be mixed, encoded as they are in the shard, in every worker; 1 keeps the order.
         seed: Of all draws.
@@ -53,11 +54,14 @@ class ShardStream:
         seed: int,
         resampled: bool,
         skipped: SkippedSamples,
+        names: Sequence[str] | None = None,
     ) -> None:
         self.shards = list(shards)
         self.suffixes = frozenset(suffixes)
         self.shuffle_buffer = shuffle_buffer
-        self.sequence = ShardSequence(len(self.shards), seed=seed, resampled=resampled)
+        self.sequence = ShardSequence(
+            len(self.shards), seed=seed, resampled=resampled, names_digest=digest_names(names or self.shards)
+        )
         self.skipped = skipped
         self._positions: list[Position] = []
         self._batches = 0

@@ -7,23 +7,25 @@ import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from i0t.callbacks import rank_watch
-
-EXIT_CODE = 2
+from i0t.callbacks.exit_codes import USER_ERROR, is_out_of_memory
+from i0t.callbacks.graceful_stop import GracefulStop
+from i0t.config import instantiate
 
 
 class OutOfMemory(Exception):  # noqa: N818 - the name of what happened
     """Memory ran out; the message says what would take less."""
 
-    exit_code = EXIT_CODE
+    exit_code = USER_ERROR
 
 
 @contextlib.contextmanager
 def told(cfg: DictConfig) -> Iterator[None]:
     """Around a whole run: tells the other ranks how this one ends, and explains where memory ran out.
+
+    From here on, before the trainer is built, the signals of ``callbacks.graceful_stop`` stop or requeue the run.
 
     Args:
         cfg: Of the run.
@@ -33,6 +35,7 @@ def told(cfg: DictConfig) -> Iterator[None]:
     """
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     try:
+        _take_signals(cfg)
         yield
     except BaseException as error:
         rank_watch.announce(error)
@@ -48,23 +51,17 @@ def told(cfg: DictConfig) -> Iterator[None]:
         _give_back(handlers)
 
 
+def _take_signals(cfg: DictConfig) -> None:
+    node = (cfg.get("callbacks") or {}).get("graceful_stop")
+    stop = instantiate(node) if node is not None else None
+    if isinstance(stop, GracefulStop):
+        stop.take()
+
+
 def _give_back(handlers: Mapping[signal.Signals, Any]) -> None:
     for number, handler in handlers.items():
         if handler is not None and signal.getsignal(number) != handler:
             signal.signal(number, handler)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU, in torch on the processor, or in Python.
-
-    Example:
-        >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
-        (True, False)
-    """
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 
 def _advice(error: BaseException, cfg: DictConfig) -> str:

@@ -51,14 +51,16 @@ def handlers():
 def train(tmp_path):
     """Trains ten batches with a module that gets a signal; returns step and checkpoint."""
 
-    def run(module, *, requeue_signals=("SIGUSR1", "SIGUSR2"), accumulate=1, predict=False):
+    def run(module, *, requeue_signals=("SIGUSR1", "SIGUSR2"), accumulate=1, predict=False, validate_every=None):
         stop = GracefulStop(str(tmp_path / "run" / "checkpoints" / "last.ckpt"), requeue_signals=requeue_signals)
         trainer = pl.Trainer(
             accelerator="cpu", devices=1, max_epochs=1, callbacks=[stop], logger=False, enable_progress_bar=False,
             enable_checkpointing=False, enable_model_summary=False, accumulate_grad_batches=accumulate,
-            default_root_dir=tmp_path,
+            default_root_dir=tmp_path, num_sanity_val_steps=0, val_check_interval=validate_every,
         )  # fmt: skip
         loader = DataLoader([torch.ones(1)] * 10, batch_size=None)
+        if validate_every is not None:
+            return trainer.fit(module, loader, DataLoader([torch.ones(1)], batch_size=None))
         return trainer.predict(module, loader) if predict else trainer.fit(module, loader)
 
     run.ckpt_path = tmp_path / "run" / "checkpoints" / "last.ckpt"
@@ -69,10 +71,10 @@ def train(tmp_path):
 def slurm(tmp_path, monkeypatch):
     """A job of SLURM whose scontrol writes down what it is asked for."""
 
-    def make(exit_code=0, **variables):
+    def make(exit_code=0, first="", **variables):
         (tmp_path / "bin").mkdir()
         script = tmp_path / "bin" / "scontrol"
-        script.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho "not now" >&2\nexit {exit_code}\n')
+        script.write_text(f'#!/bin/sh\n{first}echo "$@" >> {tmp_path}/asked\necho "not now" >&2\nexit {exit_code}\n')
         script.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
         for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
@@ -104,6 +106,22 @@ def test_it_stops_between_optimizer_steps_not_between_their_batches(train):
     assert torch.load(train.ckpt_path, weights_only=True)["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"][
         "completed"
     ] == 5  # fmt: skip
+
+
+class Validated(Module):
+    """Notes after which steps it was validated."""
+
+    def validation_step(self, batch, index):
+        self.validated_at = [*getattr(self, "validated_at", []), self.trainer.global_step]
+
+
+@pytest.mark.parametrize(("at_batch", "validated"), [(3, [2, 4]), (4, [2, 4])])
+def test_a_validation_that_is_due_is_not_lost(train, at_batch, validated):
+    module = Validated(signal.SIGTERM, at_batch=at_batch)
+    with pytest.raises(StoppedBySignal, match=f"after step {at_batch + 1};"):
+        train(module, validate_every=2)
+    assert module.validated_at == validated
+    assert torch.load(train.ckpt_path, weights_only=True)["global_step"] == at_batch + 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])  # what scripts name, and submitit
@@ -191,20 +209,76 @@ def read_data():
     time.sleep(1.0)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 0), (signal.SIGTERM, 143)])
-def test_a_process_that_reads_data_outlives_a_signal_to_all_for_a_while(tmp_path, monkeypatch, number, code):
-    monkeypatch.setattr(graceful_stop, "_WORKER_SECONDS", 0.3)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 0), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_forked_process_ends_when_told_and_stops_no_run(tmp_path, number, code):
     stop = GracefulStop(str(tmp_path / "checkpoints" / "last.ckpt"))
     stop._take(ALL)
-    worker = multiprocessing.get_context("fork").Process(target=read_data)
-    worker.start()
+    child = multiprocessing.get_context("fork").Process(target=read_data)
+    child.start()
     time.sleep(0.1)
-    began = time.monotonic()
-    os.kill(worker.pid, number)
-    worker.join(timeout=10)
-    assert worker.exitcode == code
-    assert time.monotonic() - began > 0.2, "not at once"
+    os.kill(child.pid, number)
+    child.join(timeout=10)
+    assert child.exitcode == code
     assert stop._received == 0
+
+
+def test_what_a_launcher_hands_on_is_no_second_signal(train):
+    with pytest.raises(StoppedBySignal, match="after step 4;") as left:
+        train(Module(signal.SIGTERM, at_batch=3, times=2))
+    assert left.value.exit_code == 143
+    assert train.ckpt_path.is_file()
+
+
+def test_a_second_one_later_waits_for_no_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(graceful_stop, "_ECHO_SECONDS", 0.0)
+    died = []
+    monkeypatch.setattr(graceful_stop, "_die_of", died.append)
+    stop = GracefulStop(str(tmp_path / "checkpoints" / "last.ckpt"))
+    stop._training = True
+    stop._receive(signal.SIGTERM, None)
+    assert died == []
+    time.sleep(0.01)
+    stop._receive(signal.SIGTERM, None)
+    assert died == [signal.SIGTERM]
+
+
+# Once a job is requeued, SLURM ends it: this process, and what it started, before the answer is read.
+ENDS_ALL = """kill -TERM $PPID
+kill -TERM $$
+sleep 0.3
+"""
+
+
+@pytest.mark.parametrize("predict", [False, True])
+def test_slurms_sigterm_during_requeueing_changes_nothing(train, slurm, predict):
+    asked = slurm(first=ENDS_ALL)
+    with pytest.raises((StoppedBySignal, LeavingNow)) as left:
+        train(Module(signal.SIGUSR1, at_batch=3), predict=predict)
+    assert left.value.exit_code == 0
+    assert "the job is requeued" in getattr(left.value, "message", str(left.value))
+    assert asked.read_text() == "requeue 77\n"
+
+
+class Swallowing(Module):
+    """Gets its signal where Python cannot raise: while an object is cleaned up."""
+
+    seen = 0
+
+    def predict_step(self, batch, index):
+        self.seen += 1
+        if index == self.at_batch:
+            loud = type("Loud", (), {"__del__": lambda _: signal.raise_signal(self.number)})()
+            del loud
+        return (self.weight * batch).sum()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_whose_exception_is_lost_stops_at_the_next_batch(train):
+    module = Swallowing(signal.SIGTERM, at_batch=3)
+    with pytest.raises(LeavingNow) as left:
+        train(module, predict=True)
+    assert left.value.exit_code == 143
+    assert module.seen == 4
 
 
 def test_names_of_signals():

@@ -1,13 +1,15 @@
 """One rank's end reaches the others: who is blamed, who speaks, who leaves, over real sockets in one process."""
 
+import contextlib
 import socket
 import threading
 import time
 
 import pytest
 
-from i0t.callbacks import rank_links
-from i0t.callbacks.rank_links import RankHub, RankLink, keep_alive
+from i0t.callbacks import rank_hub, rank_links
+from i0t.callbacks.rank_hub import RankHub, listen
+from i0t.callbacks.rank_links import RankLink, keep_alive
 
 
 class Ranks:
@@ -16,7 +18,11 @@ class Ranks:
     def __init__(self, number):
         self.said, self.left = [], []
         self.hub = RankHub(
-            number, "word", how_it_ended=lambda rank: f"vanished ({rank})", say=self.said.append, local=True
+            number,
+            "word",
+            how_it_ended=lambda rank: f"vanished ({rank})",
+            say=self.said.append,
+            server=listen("127.0.0.1", 0, local=True, backlog=number),
         )
         self.hub.start()
         self.links = [self.link(rank) for rank in range(number)]
@@ -33,12 +39,12 @@ class Ranks:
         """What the kernel does with a process that ends."""
         self.links[rank]._connection.shutdown(socket.SHUT_RDWR)
 
-    def fail(self, rank, *, echo=False):
+    def fail(self, rank, *, echo=False, code=1):
         """`failed` in a thread of its own, with whether it returned."""
         returned = threading.Event()
 
         def failing():
-            self.links[rank].failed(echo=echo)
+            self.links[rank].failed(echo=echo, code=code)
             returned.set()
 
         threading.Thread(target=failing, daemon=True).start()
@@ -101,7 +107,7 @@ def test_the_echo_of_a_death_does_not_speak(ranks):
 
 
 def test_an_echo_of_nothing_speaks_after_a_while(monkeypatch):
-    monkeypatch.setattr(rank_links, "ECHO_SECONDS", 0.5)
+    monkeypatch.setattr(rank_hub, "ECHO_SECONDS", 0.5)
     ranks = Ranks(2)
     began = time.monotonic()
     first = ranks.fail(1, echo=True)
@@ -111,6 +117,7 @@ def test_an_echo_of_nothing_speaks_after_a_while(monkeypatch):
 
 
 def test_a_speaker_who_does_not_end_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(rank_hub, "SPEAK_SECONDS", 0.5)
     monkeypatch.setattr(rank_links, "SPEAK_SECONDS", 0.5)
     ranks = Ranks(3)
     assert ranks.fail(1).wait(5)
@@ -162,7 +169,7 @@ def test_one_that_leaves_takes_the_others_along_with_its_exit_code(ranks):
 def test_a_stranger_is_no_rank():
     ranks = Ranks(2)
     stranger = ranks.link(1, token="other")
-    rank_links._send(stranger._connection, {"is": "failed", "echo": False})
+    rank_links.send_message(stranger._connection, {"is": "failed", "echo": False})
     stranger._connection.close()
     with socket.create_connection(("127.0.0.1", ranks.hub.port)) as silent:
         silent.sendall(b"")
@@ -170,6 +177,104 @@ def test_a_stranger_is_no_rank():
     assert ranks.left == []
     assert ranks.said == []
     assert ranks.fail(1).wait(5), "the hub still listens"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"[1]\n",
+        b'"word"\n',
+        b"{}\n",
+        b'{"token": "w\\u00f6rd", "rank": 1}\n',
+        b'{"token": "word"}\n',
+        b"\xff\xfe\n",
+        b"x" * 300,
+    ],
+)
+def test_whoever_says_something_else_is_shown_out_and_the_hub_lives(ranks, words):
+    with socket.create_connection(("127.0.0.1", ranks.hub.port), timeout=5) as stranger:
+        stranger.sendall(words)
+        with contextlib.suppress(ConnectionResetError):  # it closed with words unread
+            assert stranger.recv(100) == b""
+    assert ranks.hub.is_alive()
+    ranks.kill(2)
+    assert settled(lambda: {rank for rank, _ in ranks.left} >= {0, 1})
+    assert ranks.said == ["error: rank 2 of 3 vanished (2)"]
+
+
+def test_whoever_says_nothing_is_shown_out_after_a_while(monkeypatch):
+    monkeypatch.setattr(rank_hub, "GREETING_SECONDS", 0.3)
+    ranks = Ranks(2)
+    with socket.create_connection(("127.0.0.1", ranks.hub.port), timeout=5) as silent:
+        assert silent.recv(100) == b""
+    assert soon(lambda: len(ranks.hub._peers) == 2), "of a stranger nothing is kept"
+
+
+def test_a_connection_that_cannot_be_accepted_ends_nothing(ranks, monkeypatch):
+    class Refusing:
+        """A server of a process that has too many open files."""
+
+        def accept(self):
+            raise OSError(24, "Too many open files")
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(ranks.hub, "_server", Refusing())
+    port = ranks.hub.port
+    with socket.create_connection(("127.0.0.1", port)):
+        time.sleep(0.5)
+    assert ranks.hub.is_alive()
+
+
+def test_all_end_with_the_code_of_the_rank_that_failed(ranks):
+    assert ranks.fail(1, code=2).wait(5)
+    ranks.kill(1)
+    assert settled(lambda: sorted(ranks.left) == [(0, 2), (2, 2)])
+
+
+def test_a_hub_that_gives_up_blames_nobody(ranks):
+    ranks.hub.give_up()
+    assert not ranks.hub.is_alive()
+    ranks.kill(1)
+    time.sleep(0.3)
+    assert ranks.said == []
+    with pytest.raises(ConnectionRefusedError):
+        ranks.link(1)
+
+
+def test_on_one_machine_nobody_else_can_connect():
+    with listen("an.address.of.elsewhere", 0, local=True, backlog=2) as server:
+        assert server.getsockname()[0] == "127.0.0.1"
+
+
+def resolved(monkeypatch, *places):
+    def getaddrinfo(host, port, *_, **__):
+        return [(family, socket.SOCK_STREAM, 6, "", (address, port)) for family, address in places]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def test_over_machines_it_is_the_interface_of_the_masters_address_and_the_port_asked_for(monkeypatch):
+    bound = []
+    monkeypatch.setattr(
+        socket, "create_server", lambda place, **options: bound.append((place, options.get("family"))) or "server"
+    )
+    resolved(monkeypatch, (socket.AF_INET, "127.0.1.1"), (socket.AF_INET, "10.1.2.3"))
+    assert listen("node1", 4711, local=False, backlog=2) == "server"
+    resolved(monkeypatch, (socket.AF_INET6, "fd00::7"))
+    listen("node1", 0, local=False, backlog=2)
+    assert bound == [(("10.1.2.3", 4711), socket.AF_INET), (("fd00::7", 0), socket.AF_INET6)]
+
+
+def test_a_machine_that_is_known_by_a_foreign_address_listens_on_all_its_own(monkeypatch):
+    resolved(monkeypatch, (socket.AF_INET, "192.0.2.1"))  # of nobody (RFC 5737)
+    with listen("node1", 0, local=False, backlog=2) as server:
+        monkeypatch.undo()
+        assert server.getsockname()[0] in ("::", "0.0.0.0")
+        with socket.create_connection(("127.0.0.1", server.getsockname()[1]), timeout=5):
+            pass
 
 
 def test_the_kernel_finds_machines_that_are_gone():

@@ -98,6 +98,7 @@ def test_batches_of_rows_images_and_files(imagefolder, folders):
     (batch,) = datamodule.eval_dataloader("test", [[8, 0]])
     assert batch.sample_id.tolist() == [8, 0]
     assert batch.images[:, :, 0, 0].tolist() == [list(colour("night_heron", 2)), list(colour("Ibis", 0))]
+    assert list(datamodule.eval_dataloader("test", [])) == [], "no batches are none, not this rank's share"
     (image,) = datamodule.images("test", [3])
     assert image.shape == (6, 9, 3)
     assert np.array_equal(image[0, 0], colour("common owl", 1))

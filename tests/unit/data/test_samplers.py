@@ -1,4 +1,5 @@
 import itertools
+import logging
 
 import pytest
 
@@ -71,8 +72,9 @@ def test_batches_too_small_to_contrast_or_to_exist_are_refused():
         ShardedBatchSampler(40, batch_size=0)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
-@pytest.mark.parametrize("num_samples", [1, 6, 7, 20])
+@pytest.mark.parametrize(
+    ("num_samples", "size"), [(1, 1), (6, 1), (6, 2), (7, 2), (6, 3), (20, 3), (7, 7), (20, 7), (8, 7)]
+)
 def test_evaluation_shards_cover_every_sample_once(world, size, num_samples):
     seen = []
     for rank in range(size):
@@ -82,3 +84,76 @@ def test_evaluation_shards_cover_every_sample_once(world, size, num_samples):
         assert len(sampler) == len(batches)
         seen += list(itertools.chain(*batches))
     assert seen == list(range(num_samples))
+
+
+def test_fewer_samples_than_ranks_are_refused_on_every_rank(world):
+    for rank in range(8):
+        world(rank, 8)
+        with pytest.raises(ValueError, match=r"4 image\(s\) to evaluate on 8 devices.*larger data\.limit"):
+            len(ShardedBatchSampler(4, batch_size=3))
+
+
+# --- resumed with batches of another width: 100 samples an epoch ---
+
+
+def rows_from(sampler, batch):
+    sampler.resume_at(batch)
+    return list(itertools.chain(*sampler))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_ranks", "accumulate", "batch", "left_out"),
+    [
+        (4, 1, 1, 10, 0),  # as it was: ten batches of four
+        (8, 1, 1, 5, 0),
+        (2, 1, 1, 20, 0),
+        (4, 2, 1, 5, 0),
+        (2, 5, 2, 4, 0),
+        (16, 1, 1, 3, 8),
+        (3, 1, 1, 14, 2),
+        (4, 1, 3, 10, 0),  # of the same width: goes on where it stood
+        (8, 1, 2, 6, 8),
+        (60, 1, 1, 1, 20),
+        (40, 1, 4, 2, 40),  # the epoch's two batches are one step
+    ],
+)
+def test_another_width_goes_on_behind_the_samples_that_were_seen(
+    world, caplog, batch_size, num_ranks, accumulate, batch, left_out
+):
+    world(0, 1)
+    before = GlobalBatchSampler(100, batch_size=4, seed=0)
+    before.set_epoch(3)
+    seen = list(itertools.chain(*before))[:40]
+    position = before.position(3 * 25 + 10)
+    ranks = []
+    with caplog.at_level(logging.WARNING, logger="i0t"):
+        for rank in range(num_ranks):
+            world(rank, num_ranks)
+            sampler = GlobalBatchSampler(100, batch_size=batch_size, seed=0)
+            at = sampler.batch_at(position, accumulate=accumulate)
+            assert at == 3 * len(sampler) + batch
+            ranks.append(rows_from(sampler, at))
+    later = list(itertools.chain(*ranks))
+    width = batch_size * num_ranks
+    if batch < 100 // width:  # else the next epoch begins
+        assert not set(later) & set(seen), "nothing comes up twice"
+        assert len(later) == 100 - 100 % width - 40 - left_out
+    assert [f"so {left_out} of the 100 samples" in record.message for record in caplog.records] == [True] * bool(
+        left_out
+    )
+
+
+def test_an_epoch_of_which_only_dropped_samples_are_left_is_over(world, caplog):
+    world(0, 1)
+    position = GlobalBatchSampler(100, batch_size=4, seed=0).position(24)  # of 25
+    sampler = GlobalBatchSampler(100, batch_size=32, seed=0)
+    assert sampler.batch_at(position, accumulate=1) == 3, "the first of the second epoch"
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("num_samples", "seed", "said"), [(101, 0, "num_samples=100"), (100, 1, "train_seed=0")])
+def test_a_position_in_other_data_is_refused(world, num_samples, seed, said):
+    world(0, 1)
+    position = GlobalBatchSampler(100, batch_size=4, seed=0).position(7)
+    with pytest.raises(ValueError, match=f"had {said} in its training data"):
+        GlobalBatchSampler(num_samples, batch_size=4, seed=seed).batch_at(position, accumulate=1)

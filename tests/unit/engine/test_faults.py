@@ -7,6 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from i0t.callbacks.agreed_stop import LeavingNow
 from i0t.engine.faults import OutOfMemory, is_out_of_memory, told
 
 CONFIG = {
@@ -116,3 +117,19 @@ def test_signal_handlers_are_given_back(fails):
     except KeyError:
         pass
     assert signal.getsignal(signal.SIGUSR1) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_before_there_is_a_trainer_signals_end_the_run_in_words(tmp_path, monkeypatch, number):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    node = {
+        "_target_": "i0t.callbacks.graceful_stop.GracefulStop",
+        "ckpt_path": str(tmp_path / "checkpoints" / "last.ckpt"),
+        "requeue_signals": ["SIGUSR1"],
+    }
+    before = signal.getsignal(number)
+    with pytest.raises(LeavingNow) as left, told(config(callbacks={"graceful_stop": node})):
+        signal.raise_signal(number)
+    assert left.value.exit_code == 128 + number
+    assert "the run has no checkpoint yet" in left.value.message
+    assert signal.getsignal(number) == before

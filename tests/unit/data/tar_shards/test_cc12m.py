@@ -196,6 +196,7 @@ def test_evaluation_takes_every_sample_once_over_all_ranks(cc12m, folders, photo
                 assert torch.equal(image, expected_image)
     assert rows == list(range(9))
     assert seen == expected
+    assert list(datamodule.eval_dataloader("val", [])) == [], "no batches are none, not this rank's share"
 
 
 def test_batches_of_rows_can_be_asked_for(cc12m, folders, captions_of):

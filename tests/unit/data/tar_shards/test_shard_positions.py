@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from i0t.data.shard_positions import Position, ShardSequence, StreamProgress
+from i0t.data.shard_positions import Position, ShardSequence, StreamProgress, digest_names
 
 
 def visits_of(progress):
@@ -85,11 +85,21 @@ def test_only_batches_that_were_used_count():
         progress.use()
 
 
+NAMES = digest_names([f"{shard}.tar" for shard in range(9)])
+
+
+def sequence_of_nine(**differences):
+    return ShardSequence(
+        differences.pop("num_shards", 9), **{"seed": 0, "resampled": False, "names_digest": NAMES} | differences
+    )
+
+
 def saved(**differences):
     """A state of two ranks with two workers each on nine shards, in the middle of visits 4 to 9."""
     positions = [[[4, 7, 2, 4], [6, 0, 0, 3]], [[5, 1, 3, 9], [7, 2, 2, 7]]]
     state = {"num_ranks": 2, "num_workers": 2, "shuffle_buffer": 4, "train_shards": 9, "train_seed": 0}
-    return {**state, "resampled": False, "batches": 5, "positions": positions} | differences
+    state |= {"resampled": False, "shard_names": NAMES, "batches": 5, "positions": positions}
+    return state | differences
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -98,7 +108,7 @@ def test_the_same_world_goes_on_where_every_worker_stood(position, rank):
     progress = StreamProgress(num_workers=2, shuffle_buffer=4)
     progress.load_state_dict(saved())
     assert progress.state_dict() == saved(), "saved again before it is begun"
-    progress.begin(ShardSequence(9, seed=0, resampled=False))
+    progress.begin(sequence_of_nine())
     assert progress.batches == 5
     assert [list(place) for place in progress.positions] == saved()["positions"][rank]
 
@@ -116,7 +126,7 @@ def test_another_layout_goes_on_with_shards_that_nobody_has_begun(
             position(rank, num_ranks)
             progress = StreamProgress(num_workers=num_workers, shuffle_buffer=buffer)
             progress.load_state_dict(saved())
-            progress.begin(ShardSequence(9, seed=0, resampled=False))
+            progress.begin(sequence_of_nine())
             dealt += visits_of(progress)
             assert progress.batches == 0
     assert sorted(dealt) == list(range(10, 10 + num_ranks * num_workers)), "visit 9 was the last that was begun"
@@ -128,9 +138,13 @@ def test_another_layout_goes_on_with_shards_that_nobody_has_begun(
 @pytest.mark.parametrize(
     ("sequence", "message"),
     [
-        (ShardSequence(10, seed=0, resampled=False), r"data\.train_shards: the run to go on with had 9, now it is 10"),
-        (ShardSequence(9, seed=1, resampled=False), r"data\.train_seed: the run to go on with had 0, now it is 1"),
-        (ShardSequence(9, seed=0, resampled=True), r"data\.resampled: the run to go on with had False, now it is True"),
+        (sequence_of_nine(num_shards=10), r"data\.train_shards: the run to go on with had 9, now it is 10"),
+        (sequence_of_nine(seed=1), r"data\.train_seed: the run to go on with had 0, now it is 1"),
+        (sequence_of_nine(resampled=True), r"data\.resampled: the run to go on with had False, now it is True"),
+        (
+            sequence_of_nine(names_digest=digest_names([f"{shard}.tar" for shard in reversed(range(9))])),
+            r"data\.train_shards: these 9 shards have other names, or another order",
+        ),
     ],
 )
 def test_another_stream_cannot_be_gone_on_with(position, sequence, message):
@@ -139,3 +153,17 @@ def test_another_stream_cannot_be_gone_on_with(position, sequence, message):
     progress.load_state_dict(saved())
     with pytest.raises(ValueError, match=message):
         progress.begin(sequence)
+
+
+def test_a_checkpoint_without_the_shards_names_is_gone_on_with(position):
+    position(0, 2)
+    state = saved()
+    del state["shard_names"]
+    progress = StreamProgress(num_workers=2, shuffle_buffer=4)
+    progress.load_state_dict(state)
+    progress.begin(sequence_of_nine())
+    assert progress.batches == 5
+
+
+def test_names_that_run_together_differ():
+    assert digest_names(["a", "bc"]) != digest_names(["ab", "c"])
