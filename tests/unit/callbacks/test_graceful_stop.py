@@ -259,6 +259,16 @@ def test_slurms_sigterm_during_requeueing_changes_nothing(train, slurm, predict)
     assert asked.read_text() == "requeue 77\n"
 
 
+@pytest.mark.parametrize("predict", [False, True])
+def test_nor_does_one_right_after_it(train, slurm, monkeypatch, predict):
+    slurm()
+    monkeypatch.setattr(graceful_stop, "_ECHO_SECONDS", 0.0)
+    monkeypatch.setattr(graceful_stop, "requeue", lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises((StoppedBySignal, LeavingNow)) as left:
+        train(Module(signal.SIGUSR1, at_batch=3), predict=predict)
+    assert left.value.exit_code == 0
+
+
 class Swallowing(Module):
     """Gets its signal where Python cannot raise: while an object is cleaned up."""
 
