@@ -11,7 +11,7 @@ that belong together, at scale 100. Where open_clip's N x N matrices would excee
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import measure
@@ -131,17 +131,25 @@ def measure_memory(num: int, options: argparse.Namespace) -> Entry:
     )
 
 
+def gradient_errors(
+    methods: Mapping[str, Loss], reference: Loss, rows: tuple[Tensor, Tensor], precision: str
+) -> dict[str, list[float]]:
+    """Relative errors of the features' gradients against those of a reference in float64."""
+    exact = torch.stack(step(reference, *(each.double() for each in rows), "float32")[:2])
+    errors = {}
+    for name, loss in methods.items():
+        found = torch.stack(step(loss, *rows, precision)[:2])
+        errors[name] = [float((found - exact).norm() / exact.norm())]
+    return errors
+
+
 def measure_errors(num: int, dim: int) -> list[Entry]:
-    """Relative errors of the features' gradients against float64."""
+    """Of independent rows and of pairs, in each precision."""
     entries = []
     for kind, noise in _KINDS.items():
         rows = draw_rows(num, dim, noise)
-        exact = torch.stack(step(METHODS[PEER], *(each.double() for each in rows), "float32")[:2])
         for precision in PRECISIONS:
-            errors = {}
-            for name, loss in METHODS.items():
-                found = torch.stack(step(loss, *rows, precision)[:2])
-                errors[name] = [float((found - exact).norm() / exact.norm())]
+            errors = gradient_errors(METHODS, METHODS[PEER], rows, precision)
             within = "<= .000001 relative" if precision == "float32" and noise is None else "<= 1.05"
             entries.append(
                 Entry(

@@ -241,7 +241,7 @@ class ClipModule(pl.LightningModule):
             datamodule.first_batch = progress["total"]["processed"]
         if isinstance(datamodule, ImageTextDataModule):
             datamodule.go_on(checkpoint[CHECKPOINT_KEY].get("position"), progress)
-        self.samples_seen = checkpoint[CHECKPOINT_KEY]["samples_seen"]
+        self.samples_seen = checkpoint[CHECKPOINT_KEY].get("samples_seen", 0)  # older ones do not say
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the plain config, so that the checkpoint alone rebuilds the model, and what is counted."""

@@ -18,8 +18,10 @@ import torch.distributed as dist
 
 def load_workers():
     """All functions of workers.py and of the files named *_workers.py, in one namespace."""
-    found = SimpleNamespace()
-    for file in sorted(Path(__file__).parent.glob("*workers.py")):
+    found, here = SimpleNamespace(), Path(__file__).parent
+    if str(here) not in sys.path:
+        sys.path.append(str(here))  # for what they share
+    for file in sorted(here.glob("*workers.py")):
         spec = importlib.util.spec_from_file_location(f"gloo_{file.stem}", file)
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module

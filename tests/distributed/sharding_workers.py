@@ -1,13 +1,11 @@
 """Trainings whose weights are cut over the ranks, beside the same ones under DDP or in one process."""
 
 import math
-import os
 from types import SimpleNamespace
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import TorchElasticEnvironment
-from pytorch_lightning.strategies import DDPStrategy
+from pool_environment import ddp_in_pool, pool_environment
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
@@ -136,14 +134,11 @@ class _Watch(pl.Callback):
 def _strategy(kind):
     if kind == "one":
         return "auto"
-    numbers = {"RANK": rank(), "LOCAL_RANK": rank(), "WORLD_SIZE": world_size(), "LOCAL_WORLD_SIZE": world_size()}
-    os.environ.update({name: str(number) for name, number in numbers.items()})
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "pool"}
     if kind == "ddp":
-        return DDPStrategy(cluster_environment=TorchElasticEnvironment())
+        return ddp_in_pool()
     reshard = kind == "sharded"
     strategy = ShardedStrategy(reshard_after_forward=reshard, min_parameters=100, timeout_minutes=1)
-    strategy.cluster_environment = TorchElasticEnvironment()
+    strategy.cluster_environment = pool_environment()
     return strategy
 
 

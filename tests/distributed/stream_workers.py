@@ -1,18 +1,16 @@
 """Trainings on streamed shards in every process of the gloo pool, or, with a world of one, in the test's own."""
 
 import math
-import os
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import TorchElasticEnvironment
-from pytorch_lightning.strategies import DDPStrategy
+from pool_environment import ddp_in_pool
 from torch import nn
 from torchvision.transforms import functional
 
 from i0t.data.cc12m import Cc12mDataModule
-from i0t.distributed import is_distributed, rank, world_size
+from i0t.distributed import world_size
 from i0t.gap_reducers.none import NoReducer
 from i0t.losses.clip import ClipLoss
 from i0t.models.base import ClipModel
@@ -57,16 +55,6 @@ def _colours(image):
     return functional.to_tensor(image).mean(dim=(1, 2))
 
 
-def _strategy():
-    if not is_distributed():
-        return "auto"
-    # The pool's process group is up already; Lightning reads the rest where torchrun would have put it.
-    numbers = {"RANK": rank(), "LOCAL_RANK": rank(), "WORLD_SIZE": world_size(), "LOCAL_WORLD_SIZE": world_size()}
-    os.environ.update({name: str(number) for name, number in numbers.items()})
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "pool"}
-    return DDPStrategy(cluster_environment=TorchElasticEnvironment())
-
-
 def train_on_stream(root, max_steps, *, resume=None, save=None, accumulate=1, val_every=None, **options):
     """Trains to ``max_steps``; returns what every batch held, the counts logged, and the parameters at the end."""
     torch.manual_seed(0)
@@ -97,7 +85,7 @@ def train_on_stream(root, max_steps, *, resume=None, save=None, accumulate=1, va
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=world_size(),
-        strategy=_strategy(),
+        strategy=ddp_in_pool(),
         max_steps=max_steps,
         max_epochs=-1,
         val_check_interval=val_every or 4 * accumulate,

@@ -1,17 +1,15 @@
 """Whole trainings by Lightning, in every process of the gloo pool or, with a world of one, in the test's own."""
 
 import math
-import os
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import TorchElasticEnvironment
-from pytorch_lightning.strategies import DDPStrategy
+from pool_environment import ddp_in_pool
 from torch import nn
 from torch.utils.data import DataLoader
 
 from i0t.data.base import Batch
-from i0t.distributed import is_distributed, rank, world_size
+from i0t.distributed import rank, world_size
 from i0t.gap_reducers.async_bn import AsyncBatchNorm
 from i0t.gap_reducers.layer_norm import LayerNorm
 from i0t.gap_reducers.mean_shift import MeanShift
@@ -78,16 +76,6 @@ def _batches(short):
     return found
 
 
-def _strategy():
-    if not is_distributed():
-        return "auto"
-    # The pool's process group is up already; Lightning reads the rest where torchrun would have put it.
-    numbers = {"RANK": rank(), "LOCAL_RANK": rank(), "WORLD_SIZE": world_size(), "LOCAL_WORLD_SIZE": world_size()}
-    os.environ.update({name: str(number) for name, number in numbers.items()})
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "pool"}
-    return DDPStrategy(cluster_environment=TorchElasticEnvironment())
-
-
 def train_whole(loss_name, reducer_name, optimizer_name, chunk):
     """Twenty steps of a ClipModule; returns its parameters and buffers before and after them."""
     torch.manual_seed(0)
@@ -111,7 +99,7 @@ def train_whole(loss_name, reducer_name, optimizer_name, chunk):
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=world_size(),
-        strategy=_strategy(),
+        strategy=ddp_in_pool(),
         precision=precision,
         max_steps=_STEPS,
         barebones=True,

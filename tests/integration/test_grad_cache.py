@@ -2,10 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+
+from .flickr8k import make_flickr8k
 
 SMALL = {
     "embed_dim": 16,
@@ -19,24 +19,14 @@ def photos(tmp_path_factory):
     """A small ViT's architecture, and photos of random colours under Flickr8k's names."""
     folder = tmp_path_factory.mktemp("grad_cache")
     (folder / "small_vit_in_chunks.json").write_text(json.dumps(SMALL))
-    generator = np.random.default_rng(0)
-    (folder / "images").mkdir()
-    tokens = []
-    for split in ("train", "dev", "test"):
-        names = [f"{split}_{i}.jpg" for i in range(16)]
-        (folder / f"Flickr_8k.{split}Images.txt").write_text("\n".join(names) + "\n")
-        for name in names:
-            color = generator.integers(0, 255, size=(6, 8, 3), dtype=np.uint8)
-            Image.fromarray(color).resize((60, 60)).save(folder / "images" / name)
-            tokens += [f"{name}#{i}\tA thing in {generator.integers(99)} colours ." for i in range(5)]
-    (folder / "Flickr8k.token.txt").write_text("\n".join(tokens) + "\n")
+    make_flickr8k(folder / "flickr8k", num_photos=16)
     return folder
 
 
 def command(photos, folder, *more):
     return (
         "data=flickr8k",
-        f"data.root={photos}",
+        f"data.root={photos}/flickr8k",
         "data.num_workers=0",
         "model=open_clip",
         f"model.architecture={photos}/small_vit_in_chunks.json",
@@ -64,14 +54,20 @@ def weights(folder):
 
 @pytest.mark.slow
 @pytest.mark.ddp
-def test_chunks_train_the_weights_of_the_whole_batch_on_one_device_and_on_two(run_script, photos, tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [(), ("callbacks=[default,ema]", "model.lora={rank:2}", "layer_decay=0.7", "model.grad_checkpointing=true")],
+)
+def test_chunks_train_the_weights_of_the_whole_batch_on_one_device_and_on_two(run_script, photos, tmp_path, options):
+    if "model.lora={rank:2}" in options:
+        pytest.importorskip("peft", reason="pip install 'i0t[lora]'")
     trained = {}
-    for name, options in {
+    for name, more in {
         "whole": ("trainer=cpu", "data.batch_size=8"),
         "chunks": ("trainer=cpu", "data.batch_size=8", "trainer.grad_cache_chunk=3"),
         "two": ("trainer=ddp_cpu", "data.batch_size=4", "trainer.grad_cache_chunk=3"),
     }.items():
-        done = run_script("train.py", *command(photos, tmp_path / name, *options))
+        done = run_script("train.py", *command(photos, tmp_path / name, *more, *options))
         assert done.returncode == 0, done.stderr
         trained[name] = weights(tmp_path / name)
     for name in ("chunks", "two"):

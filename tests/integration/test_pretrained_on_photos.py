@@ -14,6 +14,8 @@ from i0t.callbacks.shard_writer import ShardWriter
 from i0t.config import ConfigError, compose
 from i0t.embedding_store import load_set
 
+from .flickr8k import make_flickr8k
+
 NUM_PHOTOS = 20  # per split; of 5 captions each
 SMALL = {
     "embed_dim": 32,
@@ -34,22 +36,6 @@ SHORT_TRAINING = (
 )
 
 
-def make_flickr8k(folder, num_photos=NUM_PHOTOS, seed=0):
-    """Photos of random colours under Flickr8k's names, captions and splits."""
-    generator = np.random.default_rng(seed)
-    (folder / "images").mkdir(parents=True)
-    tokens = []
-    for split in ("train", "dev", "test"):
-        names = [f"{split}{seed}_{i}.jpg" for i in range(num_photos)]
-        (folder / f"Flickr_8k.{split}Images.txt").write_text("\n".join(names) + "\n")
-        for name in names:
-            color = generator.integers(0, 255, size=(6, 8, 3), dtype=np.uint8)
-            Image.fromarray(color).resize((80, 60)).save(folder / "images" / name)
-            tokens += [f"{name}#{i}\tA photo of {name} in words {generator.integers(99)} ." for i in range(5)]
-    (folder / "Flickr8k.token.txt").write_text("\n".join(tokens) + "\n")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A folder with a small model, its weights in a file, and photos."""
@@ -58,7 +44,7 @@ def world(tmp_path_factory):
     torch.manual_seed(3)
     clip = open_clip.model.CLIP(**{**SMALL, "output_dict": False})
     torch.save(clip.state_dict(), folder / "small.pt")
-    make_flickr8k(folder / "flickr8k")
+    make_flickr8k(folder / "flickr8k", num_photos=NUM_PHOTOS)
     make_flickr8k(folder / "elsewhere", num_photos=12, seed=1)
     return folder
 

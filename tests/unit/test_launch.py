@@ -1,6 +1,5 @@
 """Who started a process, which folder its run has, and how many threads it takes."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -19,22 +18,6 @@ SLURM = {
     **{"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_JOB_NAME": "train"},
 }
 ONE_TASK = {"SLURM_NTASKS": "1", "SLURM_NNODES": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
-
-
-@pytest.fixture
-def environ(monkeypatch):
-    """Sets variables in an environment that no launcher has made."""
-
-    def use(variables):
-        known = ("SLURM_", "TORCHELASTIC_", "I0T_NUM", "OMP_")
-        for name in list(os.environ):
-            if name.startswith(known) or name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "LOCAL_WORLD_SIZE"):
-                monkeypatch.delenv(name)
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-
-    use({})
-    return use
 
 
 @pytest.mark.parametrize(

@@ -16,22 +16,6 @@ SLURM = {
 
 
 @pytest.fixture
-def environ(monkeypatch):
-    """Sets variables in an environment that no launcher has made."""
-
-    def use(variables):
-        known = ("SLURM_", "TORCHELASTIC_", "I0T_NUM", "OMP_")
-        for name in list(os.environ):
-            if name.startswith(known) or name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "LOCAL_WORLD_SIZE"):
-                monkeypatch.delenv(name)
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-
-    use({})
-    return use
-
-
-@pytest.fixture
 def threads(environ, monkeypatch):
     """Threads and data workers of a rank on eight cores."""
     before = torch.get_num_threads()
