@@ -235,11 +235,8 @@ class ClipModule(pl.LightningModule):
         batches, before it restores the step.
         """
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        if datamodule is not None:
-            # Batches, of which a step may take several.
-            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-            datamodule.first_batch = progress["total"]["processed"]
         if isinstance(datamodule, ImageTextDataModule):
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
             datamodule.go_on(checkpoint[CHECKPOINT_KEY].get("position"), progress)
         self.samples_seen = checkpoint[CHECKPOINT_KEY].get("samples_seen", 0)  # older ones do not say
 

@@ -73,7 +73,7 @@ class GlooPool:
         # Unix sockets have short path limits that pytest's folders exceed.
         run_folder = Path(tempfile.mkdtemp(prefix="gloo"))
         listener = Listener(str(run_folder / "socket"), backlog=self.world_size)
-        listener._listener._socket.settimeout(90)
+        listener._listener._socket.settimeout(180)
         for rank in range(self.world_size):
             command = [sys.executable, str(HERE / "pool_worker.py"), str(run_folder / "socket"), str(rank)]
             command += [str(self.world_size), str(run_folder / "rendezvous")]

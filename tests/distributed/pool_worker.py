@@ -4,13 +4,13 @@ Started as ``python pool_worker.py <socket> <rank> <world size> <rendezvous file
 """
 
 import datetime
-import importlib.util
+import importlib
 import pickle
 import sys
 import traceback
 from multiprocessing.connection import Client
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import torch
 import torch.distributed as dist
@@ -19,28 +19,25 @@ import torch.distributed as dist
 def load_workers():
     """All functions of workers.py and of the files named *_workers.py, in one namespace."""
     found, here = SimpleNamespace(), Path(__file__).parent
-    if str(here) not in sys.path:
-        sys.path.append(str(here))  # for what they share
+    package = sys.modules["gloo_pool"] = ModuleType("gloo_pool")
+    package.__path__ = [str(here)]  # the files name what they share relatively, as the tests do
     for file in sorted(here.glob("*workers.py")):
-        spec = importlib.util.spec_from_file_location(f"gloo_{file.stem}", file)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
+        module = importlib.import_module(f"gloo_pool.{file.stem}")
         vars(found).update({name: value for name, value in vars(module).items() if not name.startswith("_")})
     return found
 
 
 def main(socket, rank, world_size, rendezvous):
     torch.set_num_threads(1)
+    workers = load_workers()  # seconds of imports, before the clocks of the pool and of the group start
     connection = Client(socket)
     connection.send_bytes(pickle.dumps(int(rank)))
-    workers = load_workers()
     dist.init_process_group(
         "gloo",
         init_method=f"file://{rendezvous}",
         rank=int(rank),
         world_size=int(world_size),
-        timeout=datetime.timedelta(seconds=30),
+        timeout=datetime.timedelta(seconds=60),
     )
     while True:
         try:

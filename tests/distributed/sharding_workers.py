@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytorch_lightning as pl
 import torch
-from pool_environment import ddp_in_pool, pool_environment
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
@@ -17,6 +16,8 @@ from i0t.gap_reducers.async_bn import AsyncBatchNorm
 from i0t.losses.clip import ClipLoss
 from i0t.models.base import ClipModel
 from i0t.module import ClipModule
+
+from .pool_environment import ddp_in_pool, pool_environment
 
 _WIDTH, _WORDS, _DIM, _GLOBAL_BATCH = 8, 5, 6, 16
 SHARDED_OPTIMIZERS = {

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pool_environment import ddp_in_pool
 from torch import nn
 from torchvision.transforms import functional
 
@@ -15,6 +14,8 @@ from i0t.gap_reducers.none import NoReducer
 from i0t.losses.clip import ClipLoss
 from i0t.models.base import ClipModel
 from i0t.module import ClipModule
+
+from .pool_environment import ddp_in_pool
 
 _WORDS, _DIM = 24, 5
 

@@ -4,7 +4,6 @@ import math
 
 import pytorch_lightning as pl
 import torch
-from pool_environment import ddp_in_pool
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -23,6 +22,8 @@ from i0t.losses.siglip import SigLipLoss
 from i0t.losses.uniformity_alignment import UniformityAlignmentLoss
 from i0t.models.base import ClipModel
 from i0t.module import ClipModule
+
+from .pool_environment import ddp_in_pool
 
 _PIXELS, _WORDS, _DIM, _GLOBAL_BATCH, _STEPS = 20, 20, 16, 32, 20
 
