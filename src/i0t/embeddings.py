@@ -28,6 +28,12 @@ class PromptTable:
         class_names: The C names, in label order.
         aggregate: How a class is scored from its prompts: ``"mean"`` of the unit prompts, or ``"max"`` over them.
         description: The prompt form in words; it stands beside every number made from this table.
+
+    Example:
+        >>> table = PromptTable(features=torch.randn(2, 1, 4), mask=torch.ones(2, 1, dtype=torch.bool),
+        ...     class_names=("cat", "dog"), aggregate="mean", description="a photo of a {}.")
+        >>> table.class_names[1]
+        'dog'
     """
 
     features: Tensor
@@ -61,6 +67,12 @@ class EmbeddingSet:
 
     Raises:
         ValueError: If widths or lengths disagree, a feature is not finite or zero, or a pair or a label points outside.
+
+    Example:
+        >>> image, text = torch.eye(3), torch.eye(3)[[0, 0, 1, 2]]
+        >>> pairs = EmbeddingSet.from_index(image, text, torch.tensor([0, 0, 1, 2]), captions=("a", "b", "c", "d"))
+        >>> pairs.num_images, pairs.num_texts, pairs.text_image_index.tolist()
+        (3, 4, [0, 0, 1, 2])
     """
 
     image_features: Tensor

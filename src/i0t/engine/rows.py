@@ -11,8 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from i0t.config import instantiate
 from i0t.embeddings import EmbeddingSet
 from i0t.gap_reducers.base import GapReducer
+from i0t.runs import CHECKPOINT_KEY
 
 _FIT_DATA = "fit_data"
+_REDUCER_PREFIX = "gap_reducer."
 
 
 class Row(NamedTuple):
@@ -42,6 +44,17 @@ def build_row(node: Any, *, dim: int) -> Row:
     assert isinstance(container, dict)
     fit_data = container.pop(_FIT_DATA, None)
     return Row(instantiate(container, dim=dim), fit_data)
+
+
+def checkpoint_row(checkpoint: Mapping[str, Any], *, dim: int) -> Row | None:
+    """The reducer a checkpoint was trained with, as it was saved; ``None`` where the run had none."""
+    row = build_row(checkpoint[CHECKPOINT_KEY]["config"]["gap_reducer"], dim=dim)
+    if not (row.reducer.trainable or row.reducer.needs_fit):
+        return None
+    state = checkpoint["state_dict"]
+    own = {k.removeprefix(_REDUCER_PREFIX): v for k, v in state.items() if k.startswith(_REDUCER_PREFIX)}
+    row.reducer.load_state_dict(own)
+    return row._replace(ready=True)
 
 
 def compared_rows(cfg: DictConfig, *, dim: int) -> dict[str, Row]:

@@ -24,6 +24,13 @@ def reduced(embeddings: EmbeddingSet, reducer: GapReducer) -> EmbeddingSet:
 
     Raises:
         NotFittedError: If the reducer was not fitted.
+
+    Example:
+        >>> from i0t.gap_reducers import NoReducer
+        >>> x = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
+        >>> reduced(EmbeddingSet.from_index(x, x, torch.tensor([0, 1])), NoReducer(2)).image_features
+        tensor([[0.6000, 0.8000],
+                [0.0000, 1.0000]])
     """
     reducer.eval()
     image, text = reducer(embeddings.image_features, embeddings.text_features)

@@ -58,6 +58,13 @@ class AsyncBatchNorm(GapReducer):
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Example:
+        >>> reducer = AsyncBatchNorm(2, loss=None, epochs=0)  # z-scoring alone
+        >>> reducer.fit_image(torch.eye(2))
+        >>> reducer.fit_text(-torch.eye(2))
+        >>> reducer.reduce_text(torch.tensor([[0.0, -5.0]])).detach().round(decimals=4)
+        tensor([[ 0.7071, -0.7071]])
     """
 
     trainable = True

@@ -53,6 +53,15 @@ class GapReducer(nn.Module, ABC):
 
     Raises:
         ValueError: If an argument is out of range, or a kind that needs fitting has no ``fit_split``.
+
+    Example:
+        >>> class Halve(GapReducer):
+        ...     def _reduce_image(self, unit_rows):
+        ...         return unit_rows * torch.tensor([0.5, 1.0])
+        ...     def _reduce_text(self, unit_rows):
+        ...         return unit_rows
+        >>> Halve(2).reduce_image(torch.tensor([[3.0, 2.0]])).round(decimals=4)
+        tensor([[0.6000, 0.8000]])
     """
 
     trainable: ClassVar[bool] = False

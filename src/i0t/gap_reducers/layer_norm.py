@@ -62,6 +62,10 @@ class LayerNorm(GapReducer):
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Example:
+        >>> LayerNorm(2).reduce_image(torch.tensor([[3.0, 4.0]])).detach().round(decimals=4)
+        tensor([[-0.7071,  0.7071]])
     """
 
     trainable = True

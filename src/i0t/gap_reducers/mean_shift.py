@@ -40,6 +40,13 @@ class MeanShift(GapReducer):
 
     Raises:
         ValueError: If ``fit_split`` is missing or an argument is out of range.
+
+    Example:
+        >>> reducer = MeanShift(2, fit_split="train", direction="difference", strength=0.5)
+        >>> reducer.fit_image(torch.tensor([[1.0, 0.0]]))
+        >>> reducer.fit_text(torch.tensor([[0.0, 1.0]]))
+        >>> reducer.reduce_image(torch.tensor([[1.0, 0.0]]))
+        tensor([[0.7071, 0.7071]])
     """
 
     needs_fit = True

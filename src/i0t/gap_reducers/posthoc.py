@@ -30,6 +30,13 @@ class Posthoc(GapReducer):
 
     Raises:
         ValueError: If ``fit_split`` is missing or an argument is out of range.
+
+    Example:
+        >>> reducer = Posthoc(2, fit_split="train")
+        >>> reducer.fit_image(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        >>> reducer.fit_text(torch.tensor([[-1.0, 0.0], [0.0, -1.0]]))
+        >>> reducer.reduce_image(torch.tensor([[2.0, 0.0]]))
+        tensor([[ 0.7071, -0.7071]])
     """
 
     needs_fit = True

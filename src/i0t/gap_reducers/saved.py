@@ -86,6 +86,11 @@ class SavedReducer:
         maps: The map of each modality that it was fitted on.
         description: Class, arguments, what it was fitted on, versions: what stands in the JSON file.
         source: The file, for messages.
+
+    Example:
+        >>> map_of_one = AffineMap(scale=np.ones(2), shift=np.array([0.0, -1.0]))
+        >>> SavedReducer(2, {"image": map_of_one}, {}).image(np.array([2.0, 0.0])).round(4)
+        array([ 0.7071, -0.7071])
     """
 
     dim: int

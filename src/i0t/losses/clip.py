@@ -116,6 +116,12 @@ class ClipLoss(nn.Module):
 
     Raises:
         ValueError: If ``label_smoothing`` is outside ``[0, 1)`` or ``negatives`` is neither.
+
+    Example:
+        >>> import torch
+        >>> x = torch.eye(2)
+        >>> round(ClipLoss()(x, x, torch.tensor(1.0))["loss"].item(), 4)
+        0.3133
     """
 
     def __init__(self, label_smoothing: float = 0.0, negatives: Negatives = "global") -> None:

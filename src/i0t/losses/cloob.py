@@ -64,6 +64,12 @@ def cloob_loss(
 
     Raises:
         ValueError: If the shapes differ, there is a single pair, or ranks hold different numbers of rows.
+
+    Example:
+        >>> x = torch.eye(2)
+        >>> parts = cloob_loss(x, x, torch.tensor(1.0))
+        >>> round(parts["loss"].item(), 4)
+        -2.0
     """
     with torch.autocast(image_features.device.type, enabled=False):
         image, text = as_loss_rows(image_features, text_features)
@@ -113,6 +119,11 @@ class CloobLoss(nn.Module):
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Example:
+        >>> x = torch.eye(2)
+        >>> sorted(CloobLoss()(x, x, torch.tensor(1.0)))
+        ['image', 'loss', 'text']
     """
 
     uses_temperature: ClassVar[bool] = False  # of the model

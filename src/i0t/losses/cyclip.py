@@ -51,6 +51,12 @@ def cyclip_loss(
 
     Raises:
         ValueError: If the shapes differ, ``negatives`` is neither, or ranks hold different numbers of rows.
+
+    Example:
+        >>> x, y = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+        >>> parts = cyclip_loss(x, y, torch.tensor(1.0), reference_batch=None)
+        >>> round(parts["cross_modal"].item(), 4), round(parts["in_modal"].item(), 4)
+        (0.09, 0.09)
     """
     image, text = as_loss_rows(image_features, text_features)
     all_image, all_text = gather_columns(image, text, negatives=negatives)
@@ -98,6 +104,12 @@ class CyClipLoss(nn.Module):
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Example:
+        >>> x, y = torch.eye(2), torch.eye(2)[[1, 0]]
+        >>> parts = CyClipLoss(reference_batch=None)(x, y, torch.tensor(1.0))
+        >>> round(parts["cross_modal"].item(), 4)
+        0.0
     """
 
     def __init__(

@@ -54,6 +54,12 @@ def long_clip_loss(
 
     Raises:
         ValueError: If shapes differ, an argument is out of range, or ranks hold different numbers of rows.
+
+    Example:
+        >>> x = torch.eye(4)
+        >>> parts = long_clip_loss(x, x, torch.tensor(1.0), short_text_features=x, num_components=4)
+        >>> bool(parts["long"] == parts["short"])
+        True
     """
     image, long_text = as_loss_rows(image_features, text_features)
     _, short_text = as_loss_rows(image_features, short_text_features)
@@ -191,6 +197,11 @@ class LongClipLoss(nn.Module):
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Example:
+        >>> x = torch.eye(4)
+        >>> sorted(LongClipLoss(num_components=2)(x, x, torch.tensor(1.0), short_text_features=x))
+        ['long', 'loss', 'short']
     """
 
     uses_short_captions: ClassVar[bool] = True

@@ -70,6 +70,12 @@ class SigLipLoss(nn.Module):
 
     Raises:
         ValueError: If ``negatives`` is neither.
+
+    Example:
+        >>> import torch
+        >>> x = torch.eye(2)
+        >>> round(SigLipLoss()(x, x, torch.tensor(10.0), torch.tensor(-5.0))["loss"].item(), 4)
+        0.0134
     """
 
     def __init__(self, negatives: Negatives = "global") -> None:

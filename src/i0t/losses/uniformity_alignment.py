@@ -55,6 +55,12 @@ def uniformity_alignment_loss(
 
     Raises:
         ValueError: If the shapes differ, there is a single pair, or ranks hold different numbers of rows.
+
+    Example:
+        >>> x = torch.eye(2)
+        >>> parts = uniformity_alignment_loss(x, x, torch.tensor(1.0))
+        >>> round(parts["alignment"].item(), 4), round(parts["image_uniformity"].item(), 4)
+        (0.0, -4.0)
     """
     image, text = as_loss_rows(image_features, text_features)
     all_image, all_text = gather_columns(image, text, negatives=negatives)
@@ -113,6 +119,11 @@ class UniformityAlignmentLoss(nn.Module):
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Example:
+        >>> x = torch.eye(2)
+        >>> sorted(UniformityAlignmentLoss()(x, x, torch.tensor(1.0)))
+        ['alignment', 'contrastive', 'image_uniformity', 'loss', 'text_uniformity']
     """
 
     def __init__(

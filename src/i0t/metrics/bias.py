@@ -18,6 +18,15 @@ class ObjectBias(PairedEmbeddingMetric):
     Args:
         cross: Which pairs of different labels count: ``"all_pairs"``, or ``"upper_triangle"`` for those that the
             reference implementation takes (:func:`i0t.metrics.functional.label_contrast`), rows in order of sample ids.
+
+    Example:
+        >>> import torch
+        >>> metric = ObjectBias()
+        >>> objects, colours = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+        >>> x = torch.nn.functional.normalize(torch.tensor([[5.0, 0, 1], [5, 0, -1], [0, 5, 1], [0, 5, -1]]), dim=-1)
+        >>> metric.update(x, x, object_labels=objects, attribute_labels=colours)
+        >>> sorted(metric.compute())
+        ['image_object_bias', 'text_object_bias']
     """
 
     higher_is_better = None

@@ -10,6 +10,14 @@ class Alignment(PairedEmbeddingMetric):
     """Mean squared distance of matched pairs; see :func:`i0t.metrics.functional.alignment`.
 
     **DDP:** gathered at ``compute``. **State:** that of :class:`PairedEmbeddingMetric`.
+
+    Example:
+        >>> import torch
+        >>> metric = Alignment()
+        >>> x, y = torch.eye(4), torch.eye(4)[[1, 0, 2, 3]]
+        >>> metric.update(x, y)
+        >>> round(metric.compute().item(), 4)
+        1.0
     """
 
     higher_is_better = False
@@ -23,6 +31,14 @@ class Uniformity(PairedEmbeddingMetric):
     """Uniformity of each modality; see :func:`i0t.metrics.functional.uniformity`.
 
     **DDP:** gathered at ``compute``. **State:** that of :class:`PairedEmbeddingMetric`.
+
+    Example:
+        >>> import torch
+        >>> metric = Uniformity()
+        >>> x, y = torch.eye(4), torch.eye(4)[[1, 0, 2, 3]]
+        >>> metric.update(x, y)
+        >>> sorted(metric.compute())
+        ['image_uniformity', 'text_uniformity']
     """
 
     higher_is_better = False
@@ -42,6 +58,14 @@ class LogitEntropy(PairedEmbeddingMetric):
 
     **DDP:** gathered at ``compute``; of different scales the largest counts. **State:** that of
     :class:`PairedEmbeddingMetric`.
+
+    Example:
+        >>> import torch
+        >>> metric = LogitEntropy()
+        >>> x, y = torch.eye(4), torch.eye(4)[[1, 0, 2, 3]]
+        >>> metric.update(x, y, logit_scale=10.0)
+        >>> metric.compute().ndim
+        0
     """
 
     higher_is_better = None

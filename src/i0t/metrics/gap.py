@@ -10,6 +10,14 @@ class CentroidDistance(PairedEmbeddingMetric):
     """Distance between the modality centroids; see :func:`i0t.metrics.functional.centroid_distance`.
 
     **DDP:** gathered at ``compute``. **State:** that of :class:`PairedEmbeddingMetric`.
+
+    Example:
+        >>> import torch
+        >>> metric = CentroidDistance()
+        >>> x, y = torch.eye(4), torch.eye(4)[[1, 0, 2, 3]]
+        >>> metric.update(x, y)
+        >>> round(metric.compute().item(), 4)
+        0.0
     """
 
     higher_is_better = False
@@ -23,6 +31,14 @@ class UnbiasedCentroidDistance(PairedEmbeddingMetric):
     """Unbiased squared centroid distance; see :func:`i0t.metrics.functional.unbiased_centroid_distance`.
 
     **DDP:** gathered at ``compute``. **State:** that of :class:`PairedEmbeddingMetric`.
+
+    Example:
+        >>> import torch
+        >>> metric = UnbiasedCentroidDistance()
+        >>> x, y = torch.eye(4), torch.eye(4)[[1, 0, 2, 3]]
+        >>> metric.update(x, y)
+        >>> round(metric.compute().item(), 4)
+        -0.3333
     """
 
     higher_is_better = False
@@ -36,6 +52,14 @@ class InstanceDistance(PairedEmbeddingMetric):
     """Mean distance of matched pairs; see :func:`i0t.metrics.functional.instance_distance`.
 
     **DDP:** gathered at ``compute``. **State:** that of :class:`PairedEmbeddingMetric`.
+
+    Example:
+        >>> import torch
+        >>> metric = InstanceDistance()
+        >>> x, y = torch.eye(4), torch.eye(4)[[1, 0, 2, 3]]
+        >>> metric.update(x, y)
+        >>> round(metric.compute().item(), 4)
+        0.7071
     """
 
     higher_is_better = False
@@ -52,6 +76,14 @@ class RelativeModalityGap(PairedEmbeddingMetric):
 
     Args:
         include_diagonal: Let every row meet itself in the spread of a modality.
+
+    Example:
+        >>> import torch
+        >>> metric = RelativeModalityGap()
+        >>> x, y = torch.eye(4), torch.eye(4)[[1, 0, 2, 3]]
+        >>> metric.update(x, y)
+        >>> round(metric.compute().item(), 4)
+        0.3333
     """
 
     higher_is_better = False
@@ -74,6 +106,14 @@ class LinearSeparability(PairedEmbeddingMetric):
         method: ``"logreg"`` (accuracy) or ``"ols"`` (1 - mean squared error).
         test_fraction: Part of the images held out; None is the method's own.
         seed: Of the split.
+
+    Example:
+        >>> import torch
+        >>> metric = LinearSeparability()
+        >>> x = torch.nn.functional.normalize(torch.eye(8) + 1, dim=-1)
+        >>> metric.update(x, -x)
+        >>> round(metric.compute().item(), 4)
+        1.0
     """
 
     higher_is_better = False

@@ -17,6 +17,14 @@ class RetrievalRecall(PairedEmbeddingMetric):
 
     Args:
         k: Cut-offs.
+
+    Example:
+        >>> import torch
+        >>> metric = RetrievalRecall()
+        >>> x, y = torch.eye(4), torch.eye(4)[[1, 0, 2, 3]]
+        >>> metric.update(x, y)
+        >>> metric.compute()["i2t_r1"].item()
+        0.5
     """
 
     higher_is_better = True

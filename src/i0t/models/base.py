@@ -147,6 +147,18 @@ class ClipModel(nn.Module):
         """The state dict as of the same model without adapters, whose features it has."""
         return self.state_dict()
 
+    def open_clip_state(self) -> dict[str, Tensor]:
+        """The weights as plain open_clip names and loads them.
+
+        Raises:
+            ValueError: If open_clip has no such model.
+        """
+        raise ValueError(f"open_clip has no model like {type(self).__name__}: only models of its architectures leave")
+
+    def open_clip_config(self) -> dict[str, Any]:
+        """``model_cfg`` and ``preprocess_cfg``, open_clip's ``open_clip_config.json``, for :meth:`open_clip_state`."""
+        raise ValueError(f"open_clip has no model like {type(self).__name__}: only models of its architectures leave")
+
     def merge_adapters(self) -> None:
         """Puts adapters into the weights they stand beside, for a model that only encodes from now on."""
 

@@ -99,3 +99,9 @@ class LongClip(OpenClip):
         """``(248, W)``: 20 fixed rows and 228 trained ones (the masks of Long-CLIP)."""
         fixed, trained = self.clip.positional_embedding, self.clip.positional_embedding_res
         return torch.cat([fixed[:KEPT], trained[KEPT:]])  # type: ignore[index]
+
+    def open_clip_state(self) -> dict[str, Tensor]:
+        """The weights of a plain open_clip model with 248 positions and the same features."""
+        state = super().open_clip_state()
+        del state["positional_embedding_res"]
+        return state | {"positional_embedding": self.positions().detach()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -212,6 +213,19 @@ class OpenClip(ClipModel):
         """The state dict, adapters merged into the weights they stand beside."""
         state = self.state_dict()
         return state if self._lora is None else merged_state(state, scaling=self._lora.scaling)
+
+    def open_clip_state(self) -> dict[str, Tensor]:
+        """The weights as plain open_clip names and loads them, adapters merged."""
+        prefix = "clip."
+        return {name.removeprefix(prefix): value.detach() for name, value in self.plain_state().items()}
+
+    def open_clip_config(self) -> dict[str, Any]:
+        """``model_cfg`` and ``preprocess_cfg`` of open_clip's ``open_clip_config.json``."""
+        model: dict[str, Any] = json.loads(self.description)
+        bias = self.logits()[1]
+        if bias is not None:
+            model["init_logit_bias"] = bias.item()
+        return {"model_cfg": model, "preprocess_cfg": dict(self.clip.visual.preprocess_cfg)}  # type: ignore[union-attr, arg-type]
 
     def merge_adapters(self) -> None:
         """Turns the model into the plain one with the same features, up to rounding."""

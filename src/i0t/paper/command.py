@@ -11,14 +11,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NoReturn
 
+from i0t.command_line import Parser, one_line_errors
 from i0t.paper.finished_runs import FinishedRun, LeftOut, collect
 from i0t.paper.published import TABLE_NUMBERS, PublishedRow, Table, load_table
 from i0t.paper.rendering import TEXT_WIDTH, as_csv, as_latex, as_markdown, as_text
 from i0t.paper.results import FilledTable, fill
 
-EXIT_USER_ERROR = 2
+PROG = "i0t-tables"
 DEFAULT_FOLDERS = ("outputs", "multirun")
 EPILOG = """examples:
   i0t-tables                                   every table, from the runs below outputs and multirun
@@ -33,13 +33,6 @@ _WRITERS: Mapping[str, Callable[[FilledTable], str]] = MappingProxyType(
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as the other commands do."""
-
-    def error(self, message: str) -> NoReturn:
-        _leave(f"error: {message} (--help shows how)")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """``i0t-tables``; exits with 2 and one line if the input is wrong.
 
@@ -51,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.experiment_names:
         _say("\n".join(line for table in tables for line in experiment_names(table)) + "\n")
         return
-    try:
+    with one_line_errors(PROG):
         runs, left_out = collect(options.folders or _default_folders())
         filled = [fill(table, runs) for table in tables]
         _tell(runs, left_out, filled)
@@ -59,21 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _print(filled, options.format)
         else:
             _write(filled, options.format, options.output)
-    except BrokenPipeError:  # `i0t-tables | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
-        if "HYDRA_FULL_ERROR" in os.environ:
-            raise
-        _leave(f"error: {error} (HYDRA_FULL_ERROR=1 shows where)")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="i0t-tables",
+    parser = Parser(
+        PROG,
         description="Prints the tables of the I0T paper (arXiv 2412.14384): published, measured, difference.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "folders", nargs="*", type=Path, metavar="FOLDER", help="of runs, at any depth (default: outputs multirun)"
@@ -148,10 +133,4 @@ def _say(text: str) -> None:
 
 
 def _note(text: str) -> None:
-    sys.stderr.write(f"i0t-tables: {' '.join(text.split())}\n")
-
-
-def _leave(message: str) -> NoReturn:
-    sys.stdout.flush()
-    _note(message)
-    raise SystemExit(EXIT_USER_ERROR)
+    sys.stderr.write(f"{PROG}: {' '.join(text.split())}\n")

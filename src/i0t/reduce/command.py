@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
+from i0t.command_line import Parser, one_line_errors, say
+
+PROG = "i0t-reduce"
 EPILOG = """examples:
   i0t-reduce fit --image img.npy --text txt.npy --output r.safetensors gap_reducer=posthoc gap_reducer.fit_split=train
   i0t-reduce fit --data pairs.npz --holdout .5 --output r.safetensors gap_reducer=posthoc gap_reducer.fit_split=train
@@ -26,13 +24,6 @@ EPILOG = """examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as the other commands do."""
-
-    def error(self, message: str) -> NoReturn:
-        _leave(f"error: {message} (--help shows how)", EXIT_USER_ERROR)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """``i0t-reduce``; exits with 2 and one line if the input is wrong.
 
@@ -40,30 +31,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Of the command line; ``None`` for those of this process.
     """
     options = _parser().parse_args(arguments)
-    if "HYDRA_FULL_ERROR" in os.environ:
+    with one_line_errors(PROG):
         _run(options)
-        return
-    try:
-        _run(options)
-    except KeyboardInterrupt:
-        _leave("interrupted; nothing was written", EXIT_INTERRUPTED)
-    except (ValueError, OSError) as error:
-        # Every check of user input raises these; a bug that does is found with the variable that the line names.
-        _leave(f"error: {error} (HYDRA_FULL_ERROR=1 shows where)", EXIT_USER_ERROR)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="i0t-reduce",
+    parser = Parser(
+        PROG,
         description="Fits gap reducers on files of embeddings, and applies them to files of any size.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="fit | apply | show")
-    _add_fit(commands.add_parser("fit", help="fit a reducer on files and save it", allow_abbrev=False))
-    _add_apply(commands.add_parser("apply", help="apply a saved reducer to a file", allow_abbrev=False))
-    show = commands.add_parser("show", help="print what a saved reducer is", allow_abbrev=False)
+    _add_fit(commands.add_parser("fit", help="fit a reducer on files and save it"))
+    _add_apply(commands.add_parser("apply", help="apply a saved reducer to a file"))
+    show = commands.add_parser("show", help="print what a saved reducer is")
     show.add_argument("reducer", type=Path, help="what `fit` wrote")
     return parser
 
@@ -99,7 +80,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.command == "show":
         from i0t.gap_reducers import load
 
-        _say(json.dumps(load(options.reducer).description, indent=2, sort_keys=True))
+        say(json.dumps(load(options.reducer).description, indent=2, sort_keys=True))
         return
     started = time.perf_counter()
     check_output(options.output, overwrite=options.overwrite)
@@ -111,7 +92,7 @@ def _run(options: argparse.Namespace) -> None:
         from i0t.reduce.apply import apply
 
         done = apply(options)
-    _say(f"{options.output}: {done}, {time.perf_counter() - started:.1f} s")
+    say(f"{options.output}: {done}, {time.perf_counter() - started:.1f} s")
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
@@ -126,13 +107,3 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise ValueError(f"{path} is a folder")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists; --overwrite replaces it")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-
-
-def _leave(message: str, code: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.write(f"i0t-reduce: {' '.join(message.split())}\n")
-    raise SystemExit(code)

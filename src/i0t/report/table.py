@@ -6,11 +6,14 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from i0t.evaluation.results import RowResult
 from i0t.report.table_formats import latex_table, markdown_table, rich_table
+
+if TYPE_CHECKING:  # it brings torch, which the page over many runs starts without
+    from i0t.evaluation.results import RowResult
 
 MISSING = "\N{EN DASH}"
 ROW_HEADER = "gap reducer"
@@ -120,6 +123,7 @@ class ResultTable:
 
     Example:
         >>> import torch
+        >>> from i0t.evaluation.results import RowResult
         >>> row = RowResult(name="none", reducer="i0t.NoReduction", fit_split=None, fit_samples=0, protocol="none",
         ...     metrics={"gap/rmg": 0.5}, intervals={}, image_features=torch.eye(2), text_features=torch.eye(2))
         >>> print(ResultTable([row]).to_markdown())
@@ -183,6 +187,10 @@ class ResultTable:
     def to_markdown(self) -> str:
         """The table in GitHub's Markdown."""
         return markdown_table(self.headers(), self.cells())
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        return self.to_markdown()
 
     def to_latex(self) -> str:
         """The table as a ``tabular`` of the LaTeX package booktabs."""

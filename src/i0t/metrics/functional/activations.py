@@ -58,6 +58,12 @@ def activation_peaks(image_features: Tensor, text_features: Tensor, top: int = 3
 
     Raises:
         ValueError: If a row is not a unit vector, the widths differ, or ``top`` is out of range.
+
+    Example:
+        >>> x = torch.nn.functional.normalize(torch.tensor([[0.0, 3.0, 1.0], [0.0, 3.0, -1.0]]), dim=-1)
+        >>> peaks = activation_peaks(x, -x, top=1)
+        >>> peaks["image"][0].index_from_1, round(peaks["text"][0].mean, 2)
+        (2, -0.95)
     """
     image, text = check_both(image_features, text_features)
     if not 1 <= top <= image.shape[1]:

@@ -92,6 +92,12 @@ def contrast_obstacle(labels: Tensor, *, cross: str = "all_pairs") -> str | None
 
     Raises:
         ValueError: If ``cross`` is unknown.
+
+    Example:
+        >>> contrast_obstacle(torch.tensor([0, 0, 1, 1])) is None
+        True
+        >>> contrast_obstacle(torch.tensor([0, 0, 0]))
+        'has a single class; object bias needs rows of two classes at least'
     """
     if cross not in CROSS_PAIRS:
         raise ValueError(f"cross must be one of {', '.join(map(repr, CROSS_PAIRS))}, got {cross!r}")

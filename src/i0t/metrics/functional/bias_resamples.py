@@ -23,6 +23,11 @@ def resampled_object_bias(
 
     Returns:
         ``(R,)`` float64; NaN where a resample leaves a factor with one class, or no two rows of one class.
+
+    Example:
+        >>> x, objects, colours = torch.eye(8), torch.arange(8) // 4, torch.arange(8)[:, None] % 2
+        >>> resampled_object_bias(x, objects, colours, torch.arange(8), torch.ones(1, 8)).shape
+        torch.Size([1])
     """
     columns = [object_labels, *attribute_labels.unbind(dim=1)]
     terms = [resampled_label_contrast(features, column, units, counts) for column in columns]
@@ -42,6 +47,11 @@ def resampled_label_contrast(features: Tensor, labels: Tensor, units: Tensor, co
 
     Returns:
         ``(R,)`` float64; NaN where a resample has one class, or no two rows of one class.
+
+    Example:
+        >>> x, labels = torch.eye(4), torch.tensor([0, 0, 1, 1])
+        >>> resampled_label_contrast(x, labels, torch.arange(4), torch.ones(1, 4)).shape
+        torch.Size([1])
     """
     rows = check_unit_rows(features, "features").cpu()
     classes, num_classes = check_labels(labels.cpu(), len(rows), "labels")

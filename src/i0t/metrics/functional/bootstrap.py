@@ -35,6 +35,11 @@ def resample_counts(num_units: int, *, num_resamples: int, seed: int = 0) -> Ten
 
     Raises:
         ValueError: If there are fewer than two units, or no resamples.
+
+    Example:
+        >>> counts = resample_counts(4, num_resamples=2)
+        >>> counts.sum(dim=1)
+        tensor([4, 4])
     """
     if num_units < 2:
         raise ValueError(f"a bootstrap interval needs two groups at least, got {num_units}")
@@ -76,6 +81,10 @@ def weighted_sums(counts: Tensor, per_unit: Tensor, *, power: int = 1) -> Tensor
 
     Returns:
         ``(R,)`` or ``(R, D)`` float64.
+
+    Example:
+        >>> weighted_sums(torch.tensor([[1.0, 1.0], [2.0, 0.0]]), torch.tensor([1.0, 3.0]))
+        tensor([4., 2.])
     """
     blocks = [
         counts[rows].to(per_unit).pow_(power) @ per_unit
@@ -118,6 +127,10 @@ def resampled_means(values: Tensor, units: Tensor, counts: Tensor) -> Tensor:
 
     Returns:
         ``(R,)`` or ``(R, K)`` float64; NaN where a resample holds none of the rows.
+
+    Example:
+        >>> resampled_means(torch.tensor([1.0, 3.0]), torch.arange(2), torch.tensor([[1.0, 1.0], [0.0, 2.0]]))
+        tensor([2., 3.], dtype=torch.float64)
     """
     sums = weighted_sums(counts, unit_sums(values, units, counts.shape[1]))
     sizes = weighted_sums(counts, torch.bincount(units, minlength=counts.shape[1]).double())
@@ -134,6 +147,10 @@ def resampled_medians(values: Tensor, units: Tensor, counts: Tensor) -> Tensor:
 
     Returns:
         ``(R,)`` float64; NaN where a resample holds none of the rows.
+
+    Example:
+        >>> resampled_medians(torch.tensor([1.0, 3.0, 9.0]), torch.arange(3), torch.ones(1, 3))
+        tensor([3.], dtype=torch.float64)
     """
     levels, column = torch.unique(values, return_inverse=True)
     upto = weighted_histograms(counts, units, column, len(levels)).cumsum(dim=1)
@@ -174,6 +191,11 @@ def resampled_balanced_means(values: Tensor, classes: Tensor, units: Tensor, cou
 
     Returns:
         ``(R,)`` float64.
+
+    Example:
+        >>> values, classes = torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0, 0, 1])
+        >>> resampled_balanced_means(values, classes, torch.arange(3), torch.ones(1, 3))
+        tensor([0.7500], dtype=torch.float64)
     """
     num_classes = int(classes.max()) + 1
     hit = values > 0

@@ -40,6 +40,11 @@ def expected_residual_distance(
 
     Raises:
         ValueError: If a row is not a unit vector, shapes or indices do not fit, or a count is not positive.
+
+    Example:
+        >>> x = torch.eye(4)
+        >>> expected_residual_distance(x, x, num_fit=4, num_test=None).ndim
+        0
     """
     image, text = check_both(image_features, text_features)
     pairing = make_pairing(image, text, text_image_index, pairs=pairs)
@@ -74,6 +79,11 @@ def centroid_noise(
 
     Raises:
         ValueError: If a row is not a unit vector, or there is a single unit.
+
+    Example:
+        >>> x = torch.eye(4)
+        >>> centroid_noise(x, x, torch.arange(4)).ndim
+        1
     """
     image, text = check_both(image_features, text_features)
     num_units = int(image_units.max()) + 1
@@ -112,6 +122,12 @@ def calibration_shift(
 
     Raises:
         ValueError: If a row is not a unit vector, shapes do not fit, n is not positive, or there is a single unit.
+
+    Example:
+        >>> x = torch.eye(4)
+        >>> squared, variance = calibration_shift(x, x.mean(dim=0), num_fit=4)
+        >>> round(squared.item(), 4)
+        0.0
     """
     rows = check_unit_rows(features, "features")
     if tuple(fit_mean.shape) != (rows.shape[1],):

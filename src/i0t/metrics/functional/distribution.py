@@ -84,6 +84,10 @@ def uniformity_contributions(features: Tensor) -> Tensor:
 
     Raises:
         ValueError: As :func:`uniformity`.
+
+    Example:
+        >>> uniformity_contributions(torch.eye(3)).shape
+        torch.Size([3])
     """
     mean_affinity = _mean_affinities(check_unit_rows(features, "features"))
     overall = mean_affinity.mean()
@@ -158,6 +162,11 @@ def logit_entropies(query_features: Tensor, item_features: Tensor, logit_scale: 
 
     Raises:
         ValueError: As there.
+
+    Example:
+        >>> x = torch.eye(2)
+        >>> logit_entropies(x, x, 1.0)
+        tensor([0.5822, 0.5822], dtype=torch.float64)
     """
     query, item = check_both(query_features, item_features)
     scale = float(logit_scale)

@@ -69,6 +69,11 @@ def unbiased_centroid_distance(
     Raises:
         ValueError: If a row is not a unit vector, shapes or indices do not fit, or no two texts or images belong to
             different images.
+
+    Example:
+        >>> x = torch.eye(3)
+        >>> round(unbiased_centroid_distance(x, x).item(), 4)
+        0.0
     """
     image, text = check_both(image_features, text_features)
     pairing = make_pairing(image, text, text_image_index, pairs=pairs)
@@ -170,6 +175,11 @@ def relative_modality_gap(
     Raises:
         ValueError: If a row is not a unit vector, shapes or indices do not fit, or a modality has a single row while
             the diagonal is left out.
+
+    Example:
+        >>> x = torch.eye(3)
+        >>> relative_modality_gap(x, x).item(), round(relative_modality_gap(x, -x).item(), 4)
+        (0.0019960079807788134, 0.6667)
     """
     image, text = check_both(image_features, text_features)
     pairing = make_pairing(image, text, text_image_index, pairs=pairs)

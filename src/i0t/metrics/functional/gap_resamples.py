@@ -44,6 +44,13 @@ def centroid_distances(image_features: Tensor, text_features: Tensor, redraws: R
         image_features: ``(N, D)`` float, L2-normalised.
         text_features: ``(M, D)`` float, L2-normalised.
         redraws: Resamples of these rows.
+
+    Example:
+        >>> from i0t.metrics.functional import redraw_set
+        >>> x = torch.eye(2)
+        >>> redraws = redraw_set(2, 2, image_of_text=None, has_pairs=False, num_resamples=3)
+        >>> centroid_distances(x, -x, redraws).shape
+        torch.Size([3])
     """
     image, text = check_both(image_features, text_features)
     means = []
@@ -67,6 +74,10 @@ def without_resampling_bias(replicates: Tensor, value: float) -> Tensor:
 
     Returns:
         ``(R,)`` zero or more.
+
+    Example:
+        >>> without_resampling_bias(torch.tensor([1.5, 1.7]), 1.4).shape
+        torch.Size([2])
     """
     excess = replicates.square().nanmean() - value**2
     return (replicates.square() - excess).clamp_min(0).sqrt()
@@ -83,6 +94,11 @@ def resampled_mean_distances(features: Tensor, point: Tensor, units: Tensor, cou
 
     Returns:
         ``(R,)`` float64; biased upwards, see :func:`without_resampling_bias`.
+
+    Example:
+        >>> x = torch.eye(2)
+        >>> resampled_mean_distances(x, torch.zeros(2), torch.arange(2), torch.ones(1, 2))
+        tensor([0.7071], dtype=torch.float64)
     """
     means = _mean_rows(_rows_of_units(features, units, counts.shape[1]), counts)
     return torch.linalg.vector_norm(means - point.to(means), dim=1)
@@ -102,6 +118,13 @@ def gap_measures(
     Returns:
         ``unbiased_centroid_distance`` (squared), ``instance_distance``, ``rmg``, ``rmg_with_diagonal``, ``alignment``
         and ``matched_cosine``, each ``(R,)`` float64; NaN where a resample holds too few different rows.
+
+    Example:
+        >>> from i0t.metrics.functional import make_pairing, redraw_set
+        >>> x = torch.eye(4)
+        >>> redraws = redraw_set(4, 4, image_of_text=torch.arange(4), has_pairs=True, num_resamples=2)
+        >>> sorted(gap_measures(x, x, make_pairing(x, x), redraws))
+        ['alignment', 'instance_distance', 'matched_cosine', 'rmg', 'rmg_with_diagonal', 'unbiased_centroid_distance']
     """
     image, text = check_both(image_features, text_features)
     image_drawn = _draw(_rows_of_units(image, redraws.image_units, redraws.image_counts.shape[1]), redraws.image_counts)

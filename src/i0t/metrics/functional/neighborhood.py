@@ -100,6 +100,11 @@ def neighborhood_distance(image_features: Tensor, text_features: Tensor, labels:
 
     Raises:
         ValueError: If a row is not a unit vector, shapes or labels do not fit, or a class has no image.
+
+    Example:
+        >>> x = torch.eye(4)
+        >>> neighborhood_distance(x, x, torch.arange(4)).item()
+        0.0
     """
     image, text, classes = _check_classes(image_features, text_features, labels)
     num_classes = len(text)
@@ -128,6 +133,11 @@ def resampled_neighborhood_distances(
 
     Returns:
         ``(R,)`` float64; NaN where a resample has images of a single class.
+
+    Example:
+        >>> x = torch.eye(4)
+        >>> resampled_neighborhood_distances(x, x, torch.arange(4), torch.arange(4), torch.ones(1, 4))
+        tensor([0.], dtype=torch.float64)
     """
     image, text, classes = (part.cpu() for part in _check_classes(image_features, text_features, labels))
     num_classes = len(text)

@@ -42,6 +42,11 @@ def make_pairing(
 
     Raises:
         ValueError: If both are given, or shapes, types or ranges are wrong, or there is no pair.
+
+    Example:
+        >>> x, y = torch.eye(2), torch.eye(2)[[0, 0, 1]]
+        >>> make_pairing(x, y, torch.tensor([0, 0, 1])).image
+        tensor([0, 0, 1])
     """
     if pairs is None:
         of_text = check_matches(text_image_index, image, text)
@@ -140,6 +145,12 @@ def one_to_one(pairing: Pairing, num_images: int, num_texts: int) -> tuple[Tenso
 
     Returns:
         ``(K,)`` image rows, ascending where every text has one image, and the ``(K,)`` text rows.
+
+    Example:
+        >>> x, y = torch.eye(2), torch.eye(2)[[0, 0, 1]]
+        >>> from i0t.metrics.functional import make_pairing
+        >>> one_to_one(make_pairing(x, y, torch.tensor([0, 0, 1])), 2, 3)
+        (tensor([0, 1]), tensor([0, 2]))
     """
     first = _first(pairing.image, pairing.text, num_images, num_texts)
     image = (first < num_texts).nonzero().squeeze(1)

@@ -83,6 +83,11 @@ def resampled_kendall_taus(scores: Tensor, ratings: Tensor, units: Tensor, count
 
     Raises:
         ValueError: If shapes do not fit.
+
+    Example:
+        >>> scores = torch.tensor([1.0, 2.0, 3.0])
+        >>> resampled_kendall_taus(scores, scores, torch.arange(3), torch.ones(1, 3)).b
+        tensor([1.], dtype=torch.float64)
     """
     if units.shape != scores.shape:
         raise ValueError(f"units must name the unit of every score: {tuple(units.shape)} for {tuple(scores.shape)}")

@@ -68,6 +68,11 @@ def redraw_set(
 
     Returns:
         The resamples. Where there is a single group nothing can be redrawn: R = 0.
+
+    Example:
+        >>> redraws = redraw_set(3, 3, image_of_text=torch.arange(3), has_pairs=True, num_resamples=5)
+        >>> redraws.image_counts.shape
+        torch.Size([5, 3])
     """
     given = torch.arange(num_images) if groups is None else groups.cpu()
     image_units, num_units = check_labels(given, num_images, "groups")

@@ -83,6 +83,12 @@ def recall_of_ranks(
 
     Raises:
         ValueError: If ``k`` lists anything but positive integers.
+
+    Example:
+        >>> from i0t.metrics.functional import retrieval_ranks
+        >>> x = torch.eye(3)
+        >>> recall_of_ranks(*retrieval_ranks(x, x), k=(1,))["i2t_r1"].item()
+        1.0
     """
     if not k or any(isinstance(cut, bool) or not isinstance(cut, int) or cut < 1 for cut in k):
         raise ValueError(f"k must list positive integers, got {k!r}")
@@ -121,6 +127,12 @@ def retrieval_ranks(
 
     Raises:
         ValueError: If a row is not a unit vector, shapes or indices do not fit, or there is no pair at all.
+
+    Example:
+        >>> x, y = torch.eye(2), torch.eye(2)[[1, 0]]
+        >>> image_to_text, _ = retrieval_ranks(x, y)
+        >>> image_to_text.ranks
+        tensor([2, 2])
     """
     return _rank(image_features, text_features, text_image_index, pairs)
 

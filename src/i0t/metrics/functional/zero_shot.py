@@ -36,6 +36,10 @@ def zero_shot_predictions(
     Raises:
         ValueError: If an image row is not a unit vector, shapes do not fit, a class has no prompt, a prompt is zero or
             not finite, or ``aggregate`` is unknown.
+
+    Example:
+        >>> zero_shot_predictions(torch.eye(2), torch.eye(2)[:, None])
+        tensor([0, 1])
     """
     blocks = _class_scores(image_features, prompt_features, mask, aggregate)
     return torch.cat([scores.argmax(dim=1) for _, scores in blocks])
@@ -65,6 +69,10 @@ def zero_shot_ranks(
 
     Raises:
         ValueError: As there, and if the labels do not fit.
+
+    Example:
+        >>> zero_shot_ranks(torch.eye(2), torch.eye(2)[:, None], torch.tensor([0, 0]))
+        tensor([1, 2])
     """
     if tuple(labels.shape) != (len(image_features),):
         raise ValueError(f"labels must have shape ({len(image_features)},), got {tuple(labels.shape)}")
