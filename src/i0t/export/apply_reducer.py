@@ -58,9 +58,10 @@ class GapReducer:
         features = np.asarray(features)
         if features.dtype.kind != "f" or features.ndim not in (1, 2) or features.shape[-1] != len(scale):
             raise ValueError(f"features must be floating (N, {len(scale)}), got {features.dtype} {features.shape}")
-        rows = features.astype(np.float64 if features.dtype.itemsize > 4 else np.float32)
-        rows = _unit(rows, _SMALLEST_NORM, modality)
-        return _unit(rows * scale.astype(rows.dtype) + shift.astype(rows.dtype), _SMALLEST_REDUCED_NORM, modality)
+        # In float64: what centring leaves is a small difference, in which float32's rounding would show.
+        rows = _unit(features.astype(np.float64), _SMALLEST_NORM, modality)
+        reduced = _unit(rows * scale + shift, _SMALLEST_REDUCED_NORM, modality)
+        return reduced.astype(np.float64 if features.dtype.itemsize > 4 else np.float32)
 
 
 def _unit(rows: np.ndarray, smallest: float, modality: str) -> np.ndarray:
