@@ -112,9 +112,9 @@ def run_folder(parent: str, command: str) -> str:
     if _in_slurm(os.environ) and "SLURM_JOB_ID" in os.environ:
         word = f"{zlib.crc32(command.encode()):08x}"
         found = _folder_in_job(Path(parent) / f"slurm_{os.environ['SLURM_JOB_ID']}_{word}")
-        return _agreed("folder", found) if _has_store() else found
+        return _agreed("folder", found) if has_agent_store() else found
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        if not _has_store():
+        if not has_agent_store():
             raise ConfigError("this torchrun keeps no store that its ranks share: name one folder with hydra.run.dir=…")
         return f"{parent}/{_agreed('started', f'{time.strftime(_STAMP)}_{secrets.token_hex(4)}')}"
     return f"{parent}/{time.strftime(_STAMP)}"
@@ -136,7 +136,8 @@ def _folder_in_job(folder: Path) -> str:
     return str(candidate)
 
 
-def _has_store() -> bool:
+def has_agent_store() -> bool:
+    """Whether torchrun's agents keep a store that the ranks use too."""
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
 
 
@@ -165,7 +166,7 @@ def is_left_by_this_job(folder: Path, *, named: bool) -> bool | None:
     """
     if not named:
         return True
-    if _has_store():
+    if has_agent_store():
         return True if _agreed("named_folder", "held" if holds_run(folder) else "free") == "free" else None
     return None if this_launch().restarts > 0 else False
 

@@ -140,10 +140,12 @@ def test_torchrun_on_two_nodes(reference, tmp_path):
     assert_same_run(the_folder(tmp_path), reference, 1e-6)
 
 
-def test_torchrun_starts_a_crashed_run_again_where_it_stopped(reference, tmp_path, crash):
+@pytest.mark.parametrize("rendezvous", ["standalone", "static"])
+def test_torchrun_starts_a_crashed_run_again_where_it_stopped(reference, tmp_path, crash, rendezvous):
     arguments, env = crash
-    static = ["--nproc-per-node", 2, "--max-restarts", 1, "--master-addr", "127.0.0.1", "--master-port", free_port()]
-    (text,) = finish([start([*torchrun(*static), *arguments], tmp_path, env)])
+    kinds = {"standalone": ["--standalone"], "static": ["--master-addr", "127.0.0.1", "--master-port", free_port()]}
+    command = torchrun("--nproc-per-node", 2, "--max-restarts", 1, *kinds[rendezvous])
+    (text,) = finish([start([*command, *arguments], tmp_path, env)])
     assert "a marked crash" in text
     assert_same_run(the_folder(tmp_path), reference, 1e-6)
 

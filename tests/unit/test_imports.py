@@ -49,6 +49,7 @@ ALLOWED = {
     "config_help": {"config"},
     "runs": {"config_errors"},
     "launch": {"config_errors", "runs"},
+    "rendezvous": {"launch"},
     "preparation": {"config", "config_errors", "config_targets", "launch", "runs"},
     "reduce": {"cli", "command_line", "config", "config_errors", "data", "embeddings", "gap_reducers", "runs"},
     "export": {"command_line", "engine", "gap_reducers", "models", "runs"},
