@@ -77,11 +77,16 @@ def make_coco(folder: Path, num_images: int) -> None:
     (folder / "annotations" / "captions_val2017.json").write_text(json.dumps(content))
 
 
-def timed(arguments: list[str], env: dict[str, str]) -> Times:
-    """Runs ``eval.py`` and reads its output as it comes."""
+def timed(arguments: list[str], folder: Path, env: dict[str, str]) -> Times:
+    """Runs ``eval.py`` in a folder, below which the run makes its own, and reads its output as it comes."""
     start, first = time.perf_counter(), None
     process = subprocess.Popen(
-        [sys.executable, str(EVAL), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
+        [sys.executable, str(EVAL), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env=env,
     )
     assert process.stdout is not None
     lines = []
@@ -111,11 +116,12 @@ def main() -> None:
             "data.annotations=official_2017",
             f"data.root={root / 'coco'}",
             "report=false",
-            f"hydra.run.dir={root / 'run'}",
         ]
-        encoding = timed(common, env)
+        encoding = timed(common, root, env)
         rows = ["gap_reducer=posthoc", "gap_reducer.fit_split=test", "compare=baseline"]
-        cached = {n: [timed([*common, *more], env) for _ in range(options.rounds)] for n, more in ((2, rows), (1, []))}
+        cached = {
+            n: [timed([*common, *more], root, env) for _ in range(options.rounds)] for n, more in ((2, rows), (1, []))
+        }
     measure.finish(list(entries_of(encoding, cached, options.images)), options)
 
 

@@ -29,13 +29,13 @@ _USER_ERROR = 2
 _WIDTH = 512
 
 
-def run(arguments: list[str], env: Mapping[str, str], exit_code: int, expected: str) -> None:
-    """Runs Python to its end.
+def run(arguments: list[str], folder: Path, env: Mapping[str, str], exit_code: int, expected: str) -> None:
+    """Runs Python to its end, in a folder; a run makes one of its own below it.
 
     Raises:
         SystemExit: If the command does not end with this code, or does not say what it should.
     """
-    done = subprocess.run([sys.executable, *arguments], env=dict(env), capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=dict(env), capture_output=True, text=True)
     said = done.stdout + done.stderr
     if done.returncode != exit_code or expected not in said:
         raise SystemExit(f"{arguments}: exit code {done.returncode}, not {exit_code} with {expected!r}:\n{said}")
@@ -60,17 +60,17 @@ def main() -> None:
         save_embeddings(folder / "pairs.npz", options.images)
         model = ["model=open_clip", f"model.architecture={folder / 'small.json'}", "model.pretrained=null"]
         photos = ["data=coco", "data.annotations=official_2017", f"data.root={folder / 'coco'}"]
-        always = ["report=false", f"hydra.run.dir={folder / 'run'}"]
+        always = ["report=false"]
         evaluation, training = str(ROOT / "eval.py"), str(ROOT / "train.py")
         of_file = [evaluation, "data=embeddings", f"data.path={folder / 'pairs.npz'}", *always]
         cached = [evaluation, *model, *photos, *always]
         commands: dict[str, Callable[[], object]] = {
-            "train.py --help": partial(run, [training, "--help"], env, 0, "data"),
-            "a mistyped option": partial(run, [training, "loss.smoothing=0"], env, _USER_ERROR, "error"),
-            "eval.py on a file of embeddings": partial(run, of_file, env, 0, "R@1"),
-            "eval.py on photos, second time": partial(run, cached, env, 0, "R@1"),
-            TORCH: partial(run, ["-c", "import torch"], env, 0, ""),
-            OPEN_CLIP: partial(run, ["-c", "import open_clip"], env, 0, ""),
+            "train.py --help": partial(run, [training, "--help"], folder, env, 0, "data"),
+            "a mistyped option": partial(run, [training, "loss.smoothing=0"], folder, env, _USER_ERROR, "error"),
+            "eval.py on a file of embeddings": partial(run, of_file, folder, env, 0, "R@1"),
+            "eval.py on photos, second time": partial(run, cached, folder, env, 0, "R@1"),
+            TORCH: partial(run, ["-c", "import torch"], folder, env, 0, ""),
+            OPEN_CLIP: partial(run, ["-c", "import open_clip"], folder, env, 0, ""),
         }
         times = measure.alternate(commands, rounds=options.rounds)  # the warm-up is the first evaluation, which encodes
     peers = {peer: times.pop(peer) for peer in (TORCH, OPEN_CLIP)}

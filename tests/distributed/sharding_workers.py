@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
-from i0t.data.base import Batch
+from i0t.data.base import Batch, ImageTextDataModule
 from i0t.distributed import rank, world_size
 from i0t.engine.sharding import ShardedStrategy, global_norm, sharded_units
 from i0t.gap_reducers.async_bn import AsyncBatchNorm
@@ -78,10 +78,8 @@ class _From:
         return self.length
 
 
-class _Data(pl.LightningDataModule):
+class _Data(ImageTextDataModule):
     """This rank's share of every global batch; for validation, ranks have different numbers of batches."""
-
-    first_batch = 0
 
     def __init__(self, steps, val_batches):
         super().__init__()

@@ -75,4 +75,5 @@ def test_an_evaluation_with_nothing_to_measure_says_so_and_names_no_model(recipe
         tmp_path / "run", "evaluation=caption_score", "data=embeddings", f"data.path={tmp_path / 'pairs.npz'}"
     )
     assert "nothing on these data can be measured by caption_score" in capsys.readouterr().out
-    assert found["model"] == dict.fromkeys(("trained_as", "seed", "component", "architecture", "pretrained"))
+    keys = ("trained_as", "seed", "component", "architecture", "pretrained", "averaged_weights")
+    assert found["model"] == dict.fromkeys(keys)

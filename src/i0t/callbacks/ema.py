@@ -66,6 +66,8 @@ class AveragedWeights(WeightAveraging):
         for average, current in zip(self._average_model.module.parameters(), pl_module.parameters(), strict=True):
             if not current.requires_grad and average.device == current.device:
                 average.data = current.data
+            else:  # trainer.precision may have converted the weights; half precision is too coarse to average in
+                average.data = average.data.to(torch.promote_types(current.dtype, torch.float32))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -94,11 +96,11 @@ class AveragedWeights(WeightAveraging):
             if average.data_ptr() != current.data_ptr():
                 pair = by_type.setdefault(average.dtype, ([], []))
                 pair[0].append(average)
-                pair[1].append(current.detach().to(average.device))
+                pair[1].append(current.detach().to(average))
         for pair in by_type.values():
             get_ema_multi_avg_fn(decay)(*pair, 0)
         for state, current_state in zip(of_average.buffers(), pl_module.buffers(), strict=True):
-            own = current_state.to(state.device)
+            own = current_state.to(state)
             if state.is_floating_point():  # what is equal stays: attention masks hold infinities, which have no mean
                 own = torch.where(state == own, own, torch.lerp(state, own, 1 - decay))
             state.copy_(own)
