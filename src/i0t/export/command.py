@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from i0t.command_line import Parser, one_line_errors, say
+from i0t.progress import working
 
 PROG = "i0t-export"
 EPILOG = """examples:
@@ -49,19 +50,22 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     if options.private and options.push_to_hub is None:
         raise ValueError("--private says how to push: name the repository, --push-to-hub OWNER/NAME")
-    from i0t.export.folder import export  # torch and open_clip
+    with working("exporting"):
+        from i0t.export.folder import export  # torch and open_clip
 
-    exported = export(
-        options.checkpoint,
-        options.output,
-        reducer=options.reducer,
-        weights_license=options.license,
-        overwrite=options.overwrite,
-    )
+        exported = export(
+            options.checkpoint,
+            options.output,
+            reducer=options.reducer,
+            weights_license=options.license,
+            overwrite=options.overwrite,
+        )
     say(f"model:    {exported.folder}  ({exported.architecture})")
     say(f"load it:  {exported.load}")
     say(f"reducer:  {exported.folder / exported.reducer_file}  ({exported.reducer})")
     if options.push_to_hub is not None:
         from i0t.export.hub import push
 
-        say(f"hub:      {push(exported.folder, options.push_to_hub, private=options.private)}")
+        with working("pushing"):
+            address = push(exported.folder, options.push_to_hub, private=options.private)
+        say(f"hub:      {address}")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from i0t.command_line import Parser, one_line_errors, say
+from i0t.progress import working
 
 PROG = "i0t-reduce"
 EPILOG = """examples:
@@ -84,14 +85,15 @@ def _run(options: argparse.Namespace) -> None:
         return
     started = time.perf_counter()
     check_output(options.output, overwrite=options.overwrite)
-    if options.command == "fit":
-        from i0t.reduce.fit import fit
+    with working("fitting" if options.command == "fit" else "applying"):
+        if options.command == "fit":
+            from i0t.reduce.fit import fit
 
-        done = fit(options)
-    else:
-        from i0t.reduce.apply import apply
+            done = fit(options)
+        else:
+            from i0t.reduce.apply import apply
 
-        done = apply(options)
+            done = apply(options)
     say(f"{options.output}: {done}, {time.perf_counter() - started:.1f} s")
 
 
