@@ -28,6 +28,7 @@ class Ranks:
         self.links = [self.link(rank) for rank in range(number)]
         for link in self.links:
             link.start()
+        assert soon(lambda: len(self.hub._peers) == number, 60), "the hub knows all ranks"
 
     def link(self, rank, token="word"):
         return RankLink("127.0.0.1", self.hub.port, rank=rank, token=token, leave=lambda code: self.leave(rank, code))
@@ -37,7 +38,8 @@ class Ranks:
 
     def kill(self, rank):
         """What the kernel does with a process that ends."""
-        self.links[rank]._connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # the hub was faster
+            self.links[rank]._connection.shutdown(socket.SHUT_RDWR)
 
     def fail(self, rank, *, echo=False, code=1):
         """`failed` in a thread of its own, with whether it returned."""

@@ -13,6 +13,7 @@ from i0t.config import compose, instantiate
 from i0t.data.base import ImageTextDataModule, SplitInfo
 from i0t.embedding_cache import EmbeddingCache
 from i0t.engine.encoder import Encoder, truncation_warning
+from i0t.engine.trainer import build_trainer
 from i0t.engine.training import _say_truncated
 from i0t.features import Features
 from i0t.gap_reducers.none import NoReducer
@@ -31,7 +32,7 @@ def encoder(build, training_config):
     cfg = training_config()
     module = ClipModule(build(), NoReducer(16), ClipLoss(), config={}).eval()
     writer = ShardWriter()
-    return Encoder(instantiate(cfg.trainer, logger=False, callbacks=[writer]), module, writer)
+    return Encoder(build_trainer(cfg.trainer, logger=False, callbacks=[writer]), module, writer)
 
 
 @pytest.fixture
