@@ -26,6 +26,7 @@ from i0t import launch, preparation, runs
 from i0t.config import Command, check_command, conf_dir, register_schemas, to_yaml
 from i0t.config_errors import ConfigError
 from i0t.config_help import help_text
+from i0t.sweeps.checks import jobs_at_once
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -53,7 +54,7 @@ def _main(config_name: str, task: str, prepare: Callable[[Command], Command]) ->
         return
     information = any(getattr(arguments, flag, None) for flag in _INFORMATION_FLAGS)
     made, jobs = None, []
-    with _said_once(), _one_line_errors():
+    with _said_once(), one_line_errors():
         if not information:
             command = prepare(command)
             jobs = check_command(command)
@@ -66,7 +67,7 @@ def _main(config_name: str, task: str, prepare: Callable[[Command], Command]) ->
                     _say(f"finished before: {jobs[0].hydra.run.dir}")
                     return
                 command = found
-            launch.limit_threads(_processes_per_node(jobs[0]))
+            launch.limit_threads(jobs_at_once(jobs[0].hydra, len(jobs)) * _processes_per_node(jobs[0]))
             if not command.multirun:
                 command, made = _in_folder(command, jobs[0])
     with _waiting_for_all(jobs):
@@ -79,7 +80,7 @@ def _waiting_for_all(jobs: Sequence[DictConfig]) -> contextlib.AbstractContextMa
         return contextlib.nullcontext()
 
     def told(number: int, reason: str) -> JobReturn:
-        node = jobs[number].hydra
+        node = jobs[number % len(jobs)].hydra  # of a search, any: its jobs' folders are their numbers
         with read_write(node.job), open_dict(node.job):
             node.job.num = number
         runs.write_error(FailedJobs.sweep_dir / str(node.sweep.subdir), reason)
@@ -237,14 +238,14 @@ def _run_job(task: str, config: DictConfig) -> Any:
 
 
 def _run_task(task: str, config: DictConfig) -> Any:
-    with _one_line_errors():
+    with one_line_errors():
         from i0t import engine
 
         return getattr(engine, task)(config)
 
 
 @contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """Says in one line what is wrong with the user's input and leaves with code 2; bugs keep their traceback."""
     if "HYDRA_FULL_ERROR" in os.environ:
         yield

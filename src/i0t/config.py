@@ -29,6 +29,8 @@ from i0t.config_errors import ConfigError, explain
 from i0t.config_keys import check_keys_and_types, choices_of, is_choice, leaves
 from i0t.config_resolvers import register_resolvers
 from i0t.launch import check_ranks_of_job
+from i0t.sweeps.checks import check_is_multirun, check_search, check_sweeper, is_search
+from i0t.sweeps.space import read_space
 
 _FIT_DATA = re.compile(r"^\+?([\w.]+\.fit_data)=(?!null$)")
 # What to write for values that a user must give; the key is the last part of the value's name.
@@ -60,6 +62,7 @@ class TrainConfig:
     evaluation: Any = MISSING
     paths: Any = MISSING
     report: bool = True
+    split: str = "test"
     ckpt_path: str | None = None
     needs_ckpt_path: bool = False
     encoders: str = "trained"
@@ -91,6 +94,7 @@ class EvalConfig:
     report: bool = True
     skip_finished: bool = False
     model_tag: str | None = None  # architecture and weights in one key, for sweeps over models: ViT-B-32/openai
+    logger: Any = None
     inherited_rows: bool = False  # set where `compare` is the checkpoint's: rows that these data cannot fit are dropped
 
 
@@ -149,15 +153,21 @@ def check_command(command: Command) -> list[DictConfig]:
 
 def _check_jobs(command: Command, loader: ConfigLoaderImpl) -> list[DictConfig]:
     if not command.multirun:
+        check_is_multirun(command.overrides)
         return [_check_job(loader, command.config_name, command.overrides, RunMode.RUN, _Shared())]
     with explain(loader, command.config_name, command.overrides):
         first = loader.load_configuration(command.config_name, command.overrides, run_mode=RunMode.MULTIRUN)
+        check_sweeper(first.hydra)
         params = [f"{key}={value}" for key, value in (first.hydra.sweeper.get("params") or {}).items()]
         parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *command.overrides])
-        jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+        search = is_search(first.hydra)
+        jobs = read_space(parsed).corners() if search else BasicSweeper.split_arguments(parsed, None)[0]
     shared = _Shared()
     found = [_check_job(loader, command.config_name, job, RunMode.MULTIRUN, shared) for job in jobs]
-    _check_folders(found, jobs)
+    if search:
+        check_search(found[0])
+    else:
+        _check_folders(found, jobs)
     return found
 
 

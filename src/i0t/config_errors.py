@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 
+# Choices that come with a package of their own.
+_BRINGING = {
+    "hydra/launcher/joblib": "hydra-joblib-launcher",
+    "hydra/launcher/ray": "hydra-ray-launcher",
+    "hydra/launcher/submitit_local": "i0t[slurm]",
+    "hydra/launcher/submitit_slurm": "i0t[slurm]",
+}
 # Ends the names under which the checks keep the choices of an experiment without its values.
 DEFAULTS_ONLY = "__defaults_only"
 
@@ -59,6 +66,8 @@ def explain(loader: ConfigLoaderImpl, config_name: str, overrides: list[str]) ->
 def _missing_file(loader: ConfigLoaderImpl, error: MissingConfigException) -> str:
     path = error.missing_cfg_file or ""
     group, _, name = path.rpartition("/")
+    if path in _BRINGING:
+        return f"{group}={name} needs a package: pip install '{_BRINGING[path]}'"
     if not group or error.options is None:
         return _first_line(error)
     options = [option for option in error.options if not option.endswith(DEFAULTS_ONLY)]

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, ListConfig
 from i0t.config_errors import DEFAULTS_ONLY, ConfigError, nearest
 
 # Groups whose files set values of the whole config.
-_FILES_OF_VALUES = ("experiment", "sweep")
+_FILES_OF_VALUES = ("experiment", "hparams_search", "sweep")
 # What these files may add to: the varied keys, and what happens at the end of a multirun.
 _FREE_KEYS = ("hydra.sweeper.params.", "hydra.callbacks.")
 

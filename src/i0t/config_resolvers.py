@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 
 from omegaconf import OmegaConf
 
@@ -10,6 +11,8 @@ from i0t import launch
 from i0t.config_errors import ConfigError
 
 _UNSAFE = re.compile(r"[^\w.+-]+")
+_UNSAFE_IN_JOB = re.compile(r"[^\w.+=,-]+")
+_MAX_FOLDER = 200  # of the 255 bytes that file systems allow
 
 
 def register_resolvers() -> None:
@@ -17,6 +20,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("i0t.architecture", lambda tag: split_tag(tag)[0], replace=True)
     OmegaConf.register_new_resolver("i0t.weights", lambda tag: split_tag(tag)[1], replace=True)
     OmegaConf.register_new_resolver("i0t.folder", folder_name, replace=True)
+    OmegaConf.register_new_resolver("i0t.job_folder", job_folder, replace=True)
     OmegaConf.register_new_resolver("i0t.open_clip_tags", open_clip_tags, replace=True)
     # Cached, so that a run has one folder, however often its config asks.
     OmegaConf.register_new_resolver("i0t.run_folder", launch.run_folder, replace=True, use_cache=True)
@@ -60,6 +64,19 @@ def folder_name(tag: str) -> str:
         'ViT-B-32_openai'
     """
     return _UNSAFE.sub("_", str(tag)).strip("_")
+
+
+def job_folder(overrides: str) -> str:
+    """A job's folder by what it overrides, as one word; where that is not all of it, a number stands for the rest.
+
+    Example:
+        >>> job_folder("loss=clip,seed=0")
+        'loss=clip,seed=0'
+        >>> job_folder("data.path=a/b.npz")
+        'data.path=a_b.npz_9c02882d'
+    """
+    name = _UNSAFE_IN_JOB.sub("_", str(overrides)).encode()[:_MAX_FOLDER].decode(errors="ignore")
+    return (name or "job") if name == overrides else f"{name}_{zlib.crc32(str(overrides).encode()):08x}"
 
 
 def open_clip_tags() -> str:

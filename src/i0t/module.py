@@ -175,8 +175,12 @@ class ClipModule(pl.LightningModule):
             with torch.no_grad():
                 self.model.log_logit_scale.clamp_(max=math.log(self.model.max_logit_scale))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collects the features of the validation set."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Collects the features of the validation set.
+
+        Returns:
+            ``image_features`` and ``text_features`` of this batch, reduced, for callbacks.
+        """
         output = self.model(batch.images, batch.tokens)
         image_features, text_features = self.reduce(output)
         self.val_metrics.update(
@@ -186,12 +190,15 @@ class ClipModule(pl.LightningModule):
             sample_id=batch.sample_id,
             logit_scale=output.logit_scale.detach().float(),
         )
+        return {"image_features": image_features, "text_features": text_features}
 
     def on_validation_epoch_end(self) -> None:
         """Logs gap, alignment, uniformity and entropy of the whole validation set."""
         # Every rank computes the same values from all ranks' rows: nothing is left to reduce.
         self.log_dict(self.val_metrics.compute(), rank_zero_only=False)
         self.log("val/temperature", 1 / self.model.logits()[0].detach())
+        # Where loggers put these values: after so many steps. Lightning would put them one step earlier.
+        self.log("step", torch.tensor(self.global_step, dtype=torch.float64), sync_dist=True)
         self.val_metrics.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Features:

@@ -30,7 +30,7 @@ from i0t.runs import (
 _BESIDE_RESUME = ("resume", "name", "hydra.job.name", "hydra.run.dir", "hydra.output_subdir")
 _FROM_CHECKPOINT = "from_checkpoint"
 # Groups whose files may choose data, rows and model for the whole run.
-_NAMING = ("evaluation", "experiment", "sweep")
+_NAMING = ("evaluation", "experiment", "hparams_search", "sweep")
 _NOTHING = (None, "null", "")
 _ONLY_IN_TRAINING = {
     *(
@@ -237,7 +237,7 @@ def prepare_evaluation(command: Command) -> Command:
     path = given.get("ckpt_path")
     in_files, swept = _named_in_files(command, given)
     if path in _NOTHING:
-        if not {"data", "experiment", "sweep"} & {*given, *in_files}:
+        if not {"data", "experiment", "hparams_search", "sweep"} & {*given, *in_files}:
             raise ConfigError(
                 "name what to evaluate: ckpt_path=…, or data=… with model=…, or data=embeddings data.path=…"
             )

@@ -52,11 +52,7 @@ def small(command):
     if "experiment=i0t_" in command:
         words += SMALL_RECIPE if "ckpt_path=" in command else [*SMALL_RECIPE, "model.architecture=small.json"]
     elif words[1].endswith("train.py"):
-        words += SMALL if not any(w.startswith("resume=") for w in words) else []
-        if "-m" in words:
-            words += ["data.captions=object_attribute_1", "seed=0"]
-        if "experiment=mad_entropy" in command:
-            words += ["trainer.max_steps=6", "trainer.val_check_interval=3"]
+        words += small_training(command, words)
     if words[1].endswith("eval.py"):
         words += ["report=false"]
     if "evaluation=caption_score" in command:
@@ -66,12 +62,26 @@ def small(command):
     return [sys.executable, *words[1:]]
 
 
+def small_training(command, words):
+    """What makes a training, or each of many, small."""
+    added = [] if any(word.startswith("resume=") for word in words) else list(SMALL)
+    if "-m" in words:
+        added += ["data.captions=object_attribute_1", "seed=0"]
+    if "sweep=" in command or "hparams_search=" in command:  # whose files go before debug=tiny
+        added += ["trainer.max_steps=4", "trainer.val_check_interval=4"]
+    if "hparams_search=" in command:
+        added += ["hydra.sweeper.n_trials=2"]
+    if "experiment=mad_entropy" in command:
+        added += ["trainer.max_steps=6", "trainer.val_check_interval=3"]
+    return added
+
+
 def test_the_readme_is_short_and_its_commands_are_found():
     assert len(README.splitlines()) <= 200
     found = commands()
     assert "make train" in found
     assert "make test" in found
-    programs = ("make", "python", "pytest", "git", "cd", "i0t-reduce", "i0t-tables")
+    programs = ("make", "python", "pytest", "git", "cd", "i0t-export", "i0t-reduce", "i0t-report", "i0t-tables")
     assert all(command.split()[0] in programs for command in found), found
 
 
@@ -102,10 +112,25 @@ def test_every_command_of_the_readme_runs(tmp_path):
     assert (interrupted / "metrics.json").exists()
 
 
-def test_the_python_of_the_readme_runs(capsys):
-    (block,) = re.findall(r"```python\nimport torch\n(.*?)```", README, flags=re.DOTALL)
-    exec(compile("import torch\n" + block, "README.md", "exec"), {})
-    assert 0 <= float(capsys.readouterr().out.strip().removeprefix("tensor(").removesuffix(")")) < 0.1
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(import i0t\n.*?)```", README, flags=re.DOTALL)
+    exec(compile(block, "README.md", "exec"), {})
+    none, posthoc = (line.split("|") for line in capsys.readouterr().out.splitlines()[2:4])
+    assert (none[1].strip(), posthoc[1].strip()) == ("none", "posthoc")
+    assert float(none[2]) > 1 > 0.1 > float(posthoc[2])
+    assert Image.open("projection.png").size[0] > 300
+
+
+def test_the_python_of_the_library_page_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(block, "library.md", "exec"), {})
+    none, posthoc = (line.split("|") for line in capsys.readouterr().out.splitlines()[2:4])
+    assert float(none[2]) > 1 > 0.6 > float(posthoc[2])
+    assert posthoc[-2].strip() == "inductive: train, 100 images"
+    assert {"projection.png", "posthoc.safetensors"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def make_flickr8k(folder):

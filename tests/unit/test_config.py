@@ -266,7 +266,7 @@ def commands_in_header(file):
     "file",
     [
         pytest.param(file, marks=[pytest.mark.slow] if "sweeper:" in file.read_text() else [])  # composes every job
-        for group in ("experiment", "sweep")
+        for group in ("experiment", "hparams_search", "sweep")
         for file in sorted((conf_dir() / group).glob("*.yaml"))
     ],
     ids=lambda f: f"{f.parent.name}-{f.stem}",

@@ -8,6 +8,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from i0t.progress import working
+
 
 class EntropyStudy(Callback):
     """Writes ``entropy_study.json``, ``.csv``, ``.md`` and ``.png`` into the multirun's folder, and says the verdicts.
@@ -24,8 +26,9 @@ class EntropyStudy(Callback):
 
         folder = Path(config.hydra.sweep.dir)
         try:
-            jobs = read_jobs(folder)
-            files = write_entropy_study(jobs, folder, unfinished=unfinished_jobs(folder))
+            with working("writing the study"):
+                jobs = read_jobs(folder)
+                files = write_entropy_study(jobs, folder, unfinished=unfinished_jobs(folder))
         except ValueError as error:
             print(f"no entropy study over the jobs: {error}")  # noqa: T201
             return

@@ -8,6 +8,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from i0t.progress import working
+
 
 class GapVsPerformance(Callback):
     """Writes tables, figures and ``report.html`` over all jobs in the multirun's folder, earlier commands' as well.
@@ -28,7 +30,8 @@ class GapVsPerformance(Callback):
 
         folder = Path(config.hydra.sweep.dir)
         try:
-            files = write_model_study(read_jobs(folder), folder, min_recall=self.min_recall, seed=self.seed)
+            with working("writing the study"):
+                files = write_model_study(read_jobs(folder), folder, min_recall=self.min_recall, seed=self.seed)
         except ValueError as error:
             print(f"nothing over the models: {error}")  # noqa: T201
             return

@@ -8,6 +8,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from i0t.progress import working
+
 
 class InformationImbalance(Callback):
     """Draws gap, object bias and accuracy against k, and tests the claims of Two Effects, One Trigger on them."""
@@ -19,7 +21,8 @@ class InformationImbalance(Callback):
 
         folder = Path(config.hydra.sweep.dir)
         try:
-            files = write_information_imbalance(read_jobs(folder), folder, unfinished=unfinished_jobs(folder))
+            with working("writing the study"):
+                files = write_information_imbalance(read_jobs(folder), folder, unfinished=unfinished_jobs(folder))
         except ValueError as error:
             print(f"no figure over the jobs: {error}")  # noqa: T201
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,12 +14,11 @@ from i0t.config_errors import ConfigError
 from i0t.data.base import MissingSplitError
 from i0t.distributed import rank, world_size
 from i0t.embeddings import EmbeddingSet
-from i0t.engine.output import build_evaluations, load_references, measure, model_facts, write
-from i0t.engine.rows import Row, build_row, compared_rows, free_name
+from i0t.engine.output import build_evaluations, load_references, measure, model_facts, shows_progress, write
+from i0t.engine.rows import Row, checkpoint_row, compared_rows, free_name
 from i0t.engine.sources import LazyEncoder, Source, open_cache, read_checkpoint
 from i0t.evaluation.results import use_relevant_pairs
-
-_REDUCER_PREFIX = "gap_reducer."
+from i0t.progress import working
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float]:
@@ -29,13 +27,15 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     checkpoint = read_checkpoint(cfg)
     lazy_encoder, cache = LazyEncoder(cfg, checkpoint), open_cache(cfg)
     source = Source(to_container(cfg.data), lazy_encoder, cache)
-    evaluations = build_evaluations(cfg)
+    evaluations, loggers = build_evaluations(cfg), _loggers(cfg)
     wants_pairs = bool(cfg.report) or use_relevant_pairs(evaluations.values())
     embeddings = source.load(cfg.split, with_relevant_pairs=wants_pairs)
     references = load_references(evaluations, source.load)
     rows = compared_rows(cfg, dim=embeddings.dim)
     if checkpoint is not None:
-        rows |= _row_of_checkpoint(checkpoint, rows, dim=embeddings.dim)
+        own = checkpoint_row(checkpoint, dim=embeddings.dim)
+        if own is not None:
+            rows[free_name(str(checkpoint[runs.CHECKPOINT_KEY]["config"]["row"]), rows)] = own
     dropped: dict[str, str] = {}
     for name, row in rows.items():
         if row.reducer.needs_fit and not row.ready:
@@ -54,12 +54,31 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         return {}
     images = source.images()
     shown = None if images is None else lambda row: images(cfg.split, row)
-    results = measure(evaluations, cfg.split, rows, embeddings, references)
+    results = measure(evaluations, cfg.split, rows, embeddings, references, progress=shows_progress(cfg))
     facts = model_facts(
         cfg.model if source.is_encoded else None,
         None if checkpoint is None else checkpoint[runs.CHECKPOINT_KEY]["config"],
     )
-    return write(cfg, cfg.split, results, embeddings, shown, {}, facts)
+    numbers = write(cfg, cfg.split, results, embeddings, shown, {}, facts)
+    _log(cfg, loggers, results, numbers, embeddings, shown)
+    return numbers
+
+
+def _log(cfg: DictConfig, loggers: list[Any], *found: Any) -> None:
+    """Gives the run's loggers, if it has any, what was found."""
+    if loggers:
+        from i0t.engine import dashboards
+
+        dashboards.log_evaluation(loggers, to_container(cfg), *found)
+
+
+def _loggers(cfg: DictConfig) -> list[Any]:
+    """The run's loggers, without the time that importing them takes where there are none."""
+    if not cfg.logger:
+        return []
+    from i0t.engine import dashboards
+
+    return list(dashboards.build_loggers(cfg))
 
 
 def _fit(row: Row, source: Source) -> EmbeddingSet:
@@ -70,18 +89,8 @@ def _fit(row: Row, source: Source) -> EmbeddingSet:
         raise ConfigError(f"fit_data is {fit_set.dim} wide, what is measured {row.reducer.dim}: one model for both")
     if world_size() > 1:
         row.reducer.to(source.lazy_encoder.device)
-    row.reducer.fit(fit_set.shard(rank(), world_size()))
+    shown = rank() == 0 and shows_progress(source.lazy_encoder.cfg)
+    with working(f"fitting {type(row.reducer).__name__} on {row.reducer.fit_split}", shown=shown):
+        row.reducer.fit(fit_set.shard(rank(), world_size()))
     row.reducer.cpu()
     return fit_set
-
-
-def _row_of_checkpoint(checkpoint: Mapping[str, Any], taken: Mapping[str, Row], *, dim: int) -> dict[str, Row]:
-    """The reducer a checkpoint was trained with, as it was saved."""
-    config = checkpoint[runs.CHECKPOINT_KEY]["config"]
-    row = build_row(config["gap_reducer"], dim=dim)
-    if not (row.reducer.trainable or row.reducer.needs_fit):
-        return {}
-    state = checkpoint["state_dict"]
-    own = {k.removeprefix(_REDUCER_PREFIX): v for k, v in state.items() if k.startswith(_REDUCER_PREFIX)}
-    row.reducer.load_state_dict(own)
-    return {free_name(str(config["row"]), taken): Row(row.reducer, ready=True)}

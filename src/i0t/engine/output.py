@@ -22,8 +22,14 @@ from i0t.evaluation.compare import compare_rows, evaluate_row, protocols_of
 from i0t.evaluation.results import Difference, Evaluation, RowResult, reference_splits
 from i0t.gap_reducers.base import NotFittedError
 from i0t.metrics.functional import centroid_distance
+from i0t.progress import counted, working
 from i0t.report.difference_table import DifferenceTable
 from i0t.report.table import ResultTable
+
+
+def shows_progress(cfg: DictConfig) -> bool:
+    """Whether this run shows bars."""
+    return bool((cfg.get("trainer") or {}).get("enable_progress_bar", True))
 
 
 def build_evaluations(cfg: DictConfig) -> dict[str, Evaluation]:
@@ -48,6 +54,8 @@ def measure(
     rows: Mapping[str, Row],
     embeddings: EmbeddingSet,
     references: Mapping[str, EmbeddingSet],
+    *,
+    progress: bool = True,
 ) -> list[RowResult]:
     """Measures every row, which must be fitted.
 
@@ -57,13 +65,14 @@ def measure(
         rows: By name.
         embeddings: The split's raw features.
         references: See :func:`load_references`.
+        progress: Whether a terminal shows how far it is.
 
     Raises:
         ConfigError: If a row is not fitted.
     """
     _say_what_is_measured(split, embeddings)
     results = []
-    for name, row in rows.items():
+    for name, row in counted(list(rows.items()), "measuring", shown=progress):
         fit_data = None if row.fit_data is None else component_name(row.fit_data)
         try:
             results.append(
@@ -146,7 +155,10 @@ def write(
     if differences:
         _write_table(run_dir / "differences", DifferenceTable(differences))
     if cfg.report:
-        _write_report(run_dir, f"{cfg.name}: {split} split", rows, embeddings, images, history, prompts, environment)
+        with working("drawing report.html", shown=shows_progress(cfg)):
+            _write_report(
+                run_dir, f"{cfg.name}: {split} split", rows, embeddings, images, history, prompts, environment
+            )
     if history:
         runs.write_json(run_dir / runs.HISTORY_FILE, history)
     about = _about(split, rows, differences, embeddings, environment) | {"model": dict(model)}

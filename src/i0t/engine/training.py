@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import ProgressBar
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from rich.console import Console
 
 from i0t import runs
@@ -21,8 +21,9 @@ from i0t.config import instantiate, to_container, to_yaml
 from i0t.config_errors import ConfigError
 from i0t.data.base import ImageTextDataModule
 from i0t.embeddings import EmbeddingSet
+from i0t.engine import dashboards
 from i0t.engine.encoder import Encoder, bind, truncation_warning
-from i0t.engine.output import build_evaluations, load_references, measure, model_facts, write
+from i0t.engine.output import build_evaluations, load_references, measure, model_facts, shows_progress, write
 from i0t.engine.rows import Row, build_row, compared_rows, free_name, row_name
 from i0t.engine.sharding import check_sharding
 from i0t.engine.speed_options import averaging, check_speed_options, first_those_that_average, say_training
@@ -32,6 +33,7 @@ from i0t.engine.weights import build_model, check_encoder_weights
 from i0t.evaluation.results import Evaluation, use_relevant_pairs
 from i0t.gap_reducers.base import GapReducer
 from i0t.module import ClipModule
+from i0t.progress import working
 
 # What a checkpoint carries of the config: enough to rebuild the model and repeat the comparison.
 _IN_CHECKPOINT = ("name", "seed", "data", "model", "gap_reducer", "compare", "loss", "evaluation")
@@ -50,12 +52,13 @@ def train(cfg: DictConfig) -> dict[str, float]:
     rows, evaluations = _rows(cfg, module), build_evaluations(cfg)
     history = _find(callbacks := _callbacks(cfg), History)
     writer = ShardWriter()
-    trainer = build_trainer(cfg.trainer, callbacks=[*callbacks, writer], logger=list(_instantiate_all(cfg.logger)))
+    trainer = build_trainer(cfg.trainer, callbacks=[*callbacks, writer], logger=dashboards.build_loggers(cfg))
     _check_measurable(cfg, evaluations, trainer, datamodule)
     if trainer.is_global_zero and cfg.resume is None:
         runs.write_atomically(run_dir / runs.CONFIG_FILE, to_yaml({**plain, "row": row_name(cfg)}))
     _log_config(trainer, plain)
     ckpt_path = run_dir / runs.CHECKPOINT
+    finished = False
     try:
         encoder = Encoder(trainer, module, writer)
         if trainer.is_global_zero:
@@ -75,9 +78,11 @@ def train(cfg: DictConfig) -> dict[str, float]:
         _finish_reducer(module.gap_reducer, encoder, datamodule)
         check_encoder_weights(module.model, module.encoder_weights, run_dir)
         trainer.save_checkpoint(ckpt_path)
-        return _finish(cfg, rows, evaluations, encoder, datamodule, history.values if history else {})
+        numbers = _finish(cfg, rows, evaluations, encoder, datamodule, history.values if history else {})
+        finished = True
+        return numbers
     finally:
-        _close_loggers(trainer)
+        dashboards.close(trainer.loggers, run_dir, finished=finished)
 
 
 def _finish(
@@ -88,9 +93,9 @@ def _finish(
     datamodule: ImageTextDataModule,
     history: Mapping[str, list[tuple[int, float]]],
 ) -> dict[str, float]:
-    """Fits and measures every row on the test split; rank 0 prints and writes."""
+    """Fits and measures every row on the split; rank 0 prints and writes."""
     trainer = encoder.trainer
-    embeddings = encoder.whole(datamodule, "test", with_relevant_pairs=_wants_pairs(cfg, evaluations, trainer))
+    embeddings = encoder.whole(datamodule, cfg.split, with_relevant_pairs=_wants_pairs(cfg, evaluations, trainer))
     references = load_references(evaluations, lambda split: encoder.whole(datamodule, split, with_relevant_pairs=False))
     fitted = {}
     for name, row in rows.items():
@@ -98,18 +103,17 @@ def _finish(
         fitted[name] = row if fit_set is None else row.fitted_on(fit_set, embeddings)
     if not trainer.is_global_zero:
         return {}
-    results = measure(evaluations, "test", fitted, embeddings, references)
-    numbers = write(
-        cfg,
-        "test",
-        results,
-        embeddings,
-        lambda row: datamodule.images("test", [row])[0],
-        history,
-        model_facts(cfg.model, encoder.module.config),
+    results = measure(evaluations, cfg.split, fitted, embeddings, references, progress=shows_progress(cfg))
+
+    def images(row: int) -> np.ndarray:
+        return datamodule.images(cfg.split, [row])[0]
+
+    facts = model_facts(cfg.model, encoder.module.config)
+    numbers = write(cfg, cfg.split, results, embeddings, images, history, facts)
+    shown = dashboards.shown_by(trainer.callbacks)  # type: ignore[attr-defined]
+    dashboards.log_results(
+        trainer.loggers, cfg.split, results, numbers, embeddings, images, shown=shown, step=trainer.global_step
     )
-    for logger in trainer.loggers:
-        logger.log_metrics(numbers, step=trainer.global_step)
     return numbers
 
 
@@ -121,7 +125,9 @@ def _fit(row: Row, encoder: Encoder, datamodule: ImageTextDataModule) -> Embeddi
     assert reducer.fit_split is not None, "a reducer that needs fitting has a split"
     source = datamodule if row.fit_data is None else encoder.bind(instantiate(row.fit_data))
     share = encoder.share(source, reducer.fit_split)
-    reducer.to(encoder.trainer.strategy.root_device).fit(share)
+    shown = encoder.trainer.is_global_zero and encoder.trainer.progress_bar_callback is not None
+    with working(f"fitting {type(reducer).__name__} on {reducer.fit_split}", shown=shown):
+        reducer.to(encoder.trainer.strategy.root_device).fit(share)
     reducer.cpu()
     return share
 
@@ -206,8 +212,10 @@ def _check_short_captions(encoders: str, datamodule: ImageTextDataModule, module
 
 
 def _callbacks(cfg: DictConfig) -> list[Any]:
-    """The callbacks, without progress bars where the trainer has them switched off."""
+    """The callbacks, without progress bars where the trainer has them switched off, and what only loggers need."""
     built = first_those_that_average(list(_instantiate_all(cfg.callbacks)))
+    if not cfg.logger:
+        built = [c for c in built if not isinstance(c, LearningRateMonitor)]  # an error without loggers
     return [c for c in built if cfg.trainer.get("enable_progress_bar") or not isinstance(c, ProgressBar)]
 
 
@@ -220,8 +228,8 @@ def _find(callbacks: list[Any], kind: type[History]) -> History | None:
 
 
 def _log_config(trainer: pl.Trainer, plain: Mapping[str, Any]) -> None:
-    for logger in trainer.loggers:
-        logger.log_hyperparams({key: plain[key] for key in (*_IN_CHECKPOINT, "optimizer", "scheduler", "trainer")})
+    shown = {key: plain[key] for key in (*_IN_CHECKPOINT, "optimizer", "scheduler", "trainer")}
+    dashboards.start(trainer.loggers, shown, to_yaml(plain))
 
 
 def _wants_pairs(cfg: DictConfig, evaluations: Mapping[str, Evaluation], trainer: pl.Trainer) -> bool:
@@ -232,9 +240,9 @@ def _wants_pairs(cfg: DictConfig, evaluations: Mapping[str, Evaluation], trainer
 def _check_measurable(
     cfg: DictConfig, evaluations: Mapping[str, Evaluation], trainer: pl.Trainer, datamodule: ImageTextDataModule
 ) -> None:
-    """Fails before the training, not after it, where the test split cannot be measured as asked."""
+    """Fails before the training, not after it, where the split cannot be measured as asked."""
     datamodule.prepare_data()
-    relevant_pairs = datamodule.describe("test").relevant_pairs
+    relevant_pairs = datamodule.describe(cfg.split).relevant_pairs
     if relevant_pairs is not None and _wants_pairs(cfg, evaluations, trainer):
         relevant_pairs()
 
@@ -246,14 +254,6 @@ def _say_truncated(module: ClipModule, datamodule: ImageTextDataModule) -> None:
     if captions is not None and cut:
         note = truncation_warning(cut, len(captions))
         Console().print(f"note: train: {note}", soft_wrap=True, highlight=False)
-
-
-def _close_loggers(trainer: pl.Trainer) -> None:
-    """Ends the runs of the dashboards, so that the next job of a multirun starts its own."""
-    for logger in trainer.loggers:
-        logger.finalize("success")
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
 
 
 def quiet() -> None:

@@ -1,1 +1,1 @@
-"""Loggers that need more than a config node."""
+"""Dashboards: Lightning's loggers that also take pictures, histograms, tables and embeddings."""

@@ -83,6 +83,7 @@ def new_figure(*, height: int, label: str, **options: Any) -> bokeh_figure:
         },
     )
     made.toolbar.logo = None
+    made.title.update(text_color=INK, text_font=FONT, text_font_size="14px")
     for axis in made.select({"type": Axis}):
         axis.update(
             axis_line_color=SOFT,

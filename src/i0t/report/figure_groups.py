@@ -5,6 +5,7 @@ Shapes: N images, M texts, D embedding width.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,13 @@ from i0t.evaluation.results import RowResult
 from i0t.report.detail_figures import draw_details
 from i0t.report.figures import Points, draw_cosines, draw_curves, draw_projection, history_panels
 from i0t.report.panel import Panel
-from i0t.report.samples import choose_rows, matched_and_unmatched_cosines, paired_projection, sample_pairs
+from i0t.report.samples import (
+    CosineSample,
+    choose_rows,
+    matched_and_unmatched_cosines,
+    paired_projection,
+    sample_pairs,
+)
 from i0t.report.style import png_bytes
 
 _PROJECTED_PAIRS = 200
@@ -66,6 +73,8 @@ def embedding_states(embeddings: EmbeddingSet, rows: Sequence[RowResult]) -> lis
             )
         states.append(EmbeddingState(row.name, _on_cpu(row.image_features), _on_cpu(row.text_features)))
     raw = _raw_state(embeddings)
+    if any(state.name == raw.name for state in states):
+        raw = dataclasses.replace(raw, name=f"{raw.name} (no row)")
     return states if any(_equal(raw, state) for state in states) else [raw, *states]
 
 
@@ -111,14 +120,18 @@ def projection_group(embeddings: EmbeddingSet, states: Sequence[EmbeddingState])
     return FigureGroup("The modality gap, seen", explanation, tuple(panels))
 
 
-def activation_group(embeddings: EmbeddingSet, states: Sequence[EmbeddingState]) -> FigureGroup:
-    """The mean of every dimension in both modalities, for runs that did not measure it."""
+def activation_changes(embeddings: EmbeddingSet, states: Sequence[EmbeddingState]) -> dict[str, ActivationChange]:
+    """State to the means of its dimensions, for runs that did not measure them."""
     raw = _raw_state(embeddings)
     before = activation_profile(raw.image_features, raw.text_features)
-    changes = {
+    return {
         state.name: ActivationChange(before, activation_profile(state.image_features, state.text_features))
         for state in states
     }
+
+
+def activation_group(changes: Mapping[str, ActivationChange]) -> FigureGroup:
+    """The mean of every dimension in both modalities."""
     explanation = (
         "The mean of every embedding dimension over all images and over all texts. A bar that stands out is an offset "
         "that every image, or every text, carries whatever it shows; a few such dimensions can make up most of the "
@@ -135,18 +148,27 @@ def measures_activations(rows: Sequence[RowResult]) -> bool:
     return any(isinstance(detail, ActivationChange) for row in rows for detail in row.details.values())
 
 
-def cosine_group(embeddings: EmbeddingSet, states: Sequence[EmbeddingState]) -> FigureGroup:
-    """Histograms of cosines between and inside the modalities."""
+def sampled_cosines(embeddings: EmbeddingSet, states: Sequence[EmbeddingState]) -> dict[str, CosineSample]:
+    """State to cosines of the same random pairs."""
     sample = sample_pairs(embeddings, count=_SAMPLED_COSINES)
-    paired = len(embeddings.pairs) > 0
-    cosines = [matched_and_unmatched_cosines(sample, state.image_features, state.text_features) for state in states]
-    everything = torch.cat([torch.cat([c.matched, c.unmatched, c.image_image, c.text_text]) for c in cosines])
+    return {
+        state.name: matched_and_unmatched_cosines(sample, state.image_features, state.text_features) for state in states
+    }
+
+
+def cosine_group(cosines: Mapping[str, CosineSample], *, paired: bool) -> FigureGroup:
+    """Histograms of cosines between and inside the modalities.
+
+    Args:
+        cosines: State to its sampled cosines.
+        paired: Whether the set knows its pairs.
+    """
+    everything = torch.cat([torch.cat([c.matched, c.unmatched, c.image_image, c.text_text]) for c in cosines.values()])
     limits = (float(everything.min()) - 0.02, float(everything.max()) + 0.02)
     panels = []
-    for number, (state, values) in enumerate(zip(states, cosines, strict=True), start=1):
-        png = png_bytes(draw_cosines(state.name, values, limits=limits, paired=paired))
-        alt = f"Histograms of the cosines of {state.name}"
-        panels.append(Panel(f"cosines_{number}_{_slug(state.name)}.png", png, alt))
+    for number, (name, values) in enumerate(cosines.items(), start=1):
+        png = png_bytes(draw_cosines(name, values, limits=limits, paired=paired))
+        panels.append(Panel(f"cosines_{number}_{_slug(name)}.png", png, f"Histograms of the cosines of {name}"))
     filled = (
         "How similar images are to their own text (green) and to a text that is not theirs (grey): retrieval works as "
         "far as green lies to the right of grey. "

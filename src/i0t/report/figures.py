@@ -25,7 +25,7 @@ from i0t.report.style import (
 )
 
 Points = Sequence[tuple[int, float]]
-_SMOOTH_ABOVE = 100  # a curve with more points than this gets a running mean drawn over it
+SMOOTH_ABOVE = 100  # a curve with more points than this gets a running mean drawn over it
 _GAP_NAMES = frozenset({"rmg", "centroid_distance", "linear_separability", "gap"})
 
 
@@ -83,7 +83,7 @@ def draw_curves(title: str, curves: Mapping[str, Points]) -> Figure:
         steps, values = zip(*points, strict=True)
         color = SERIES_COLORS[index % len(SERIES_COLORS)]
         style = "-" if index < len(SERIES_COLORS) else "--"
-        if len(points) > _SMOOTH_ABOVE:
+        if len(points) > SMOOTH_ABOVE:
             window = len(points) // 50 * 2 + 1
             axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
             axes.plot(steps, running_mean(values, window), style, color=color, label=f"{name} (mean of {window})")

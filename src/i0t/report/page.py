@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,22 @@ from i0t.report.difference_table import EXPLANATION, DifferenceTable, format_dif
 from i0t.report.figure_groups import (
     FigureGroup,
     Panel,
+    activation_changes,
     activation_group,
     cosine_group,
     embedding_states,
     measures_activations,
     projection_group,
+    sampled_cosines,
     training_group,
 )
 from i0t.report.figures import Points, draw_examples
+from i0t.report.interactive_page import InteractiveParts, interactive_parts
+from i0t.report.interactive_points import text_name
 from i0t.report.retrieval_examples import RetrievalExample, example_pairs, image_queries, text_queries
 from i0t.report.style import png_bytes
 from i0t.report.table import ResultTable, describe_protocol, format_interval, format_number
-from i0t.report.thumbnails import ImageSource, data_uri, read_image, thumbnail_uri
+from i0t.report.thumbnails import ImageSource, picture_uri, read_image, thumbnail_uri
 from i0t.report.whole_files import write_whole
 
 
@@ -43,11 +48,12 @@ def write_report(
     config_yaml: str,
     notes: Sequence[str],
     environment: Mapping[str, str],
+    max_points: int = 1000,
 ) -> None:
     """Writes the page and, in the folder ``figures`` beside it, its figures.
 
     Everything is drawn before the first file is written, and each file is written aside and renamed, so a reader never
-    sees half a page. The page needs no network and no other file.
+    sees half a page. The page needs no network and no other file; without JavaScript it shows the figures as pictures.
 
     Args:
         path: The page's path; its folder is made if it is missing.
@@ -59,43 +65,85 @@ def write_report(
         config_yaml: The run's resolved configuration.
         notes: Sentences for the reader, such as warnings of the run.
         environment: Library and machine facts by name.
+        max_points: The most images, and texts, to point at; each image is read for its thumbnail.
 
     Raises:
         ValueError: If a row does not belong to the set, or an image is not ``(H, W, 3)`` uint8.
     """
-    states = embedding_states(embeddings, rows)
-    training = training_group(history)
-    groups = [projection_group(embeddings, states)]
-    if not measures_activations(rows):
-        groups.append(activation_group(embeddings, states))
-    groups.append(cosine_group(embeddings, states))
-    details = detail_sections(rows)
+    drawn = _draw(embeddings, rows, images=images, history=history, max_points=max_points)
     examples, example_panel = _examples(embeddings, images)
-    panels = [panel for group in [*([training] if training else []), *groups] for panel in group.panels]
-    panels += [section.panel for section in details]
     html = _template().render(
         title=title,
         summary=_summary(embeddings),
         table=_table_context(rows),
         differences=_differences_context(rows),
         protocols=protocols_of(rows),
-        warnings=[
-            *(("data", str(note)) for note in embeddings.provenance.get("warnings", ())),
-            *((row.name, note) for row in rows for note in row.notes),
-        ],
-        training=_group_context(training) if training else None,
+        warnings=_warnings(embeddings, rows),
         examples=examples,
-        groups=[_group_context(group) for group in groups],
-        details=[_detail_context(section) for section in details],
+        groups={name: _group_context(group) for name, group in drawn.groups.items()},
+        details=[_detail_context(section) for section in drawn.details],
+        interactive=drawn.interactive,
         retrieval=_retrieval(embeddings, rows, images),
         config_yaml=config_yaml,
         environment=environment,
         provenance={key: str(value) for key, value in embeddings.provenance.items()},
         notes=notes,
     )
-    for panel in [*panels, *([example_panel] if example_panel else [])]:
+    for panel in [*drawn.panels(), *([example_panel] if example_panel else [])]:
         write_whole(path.parent / "figures" / panel.file, panel.png)
     write_whole(path, html)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The figures of a page, as pictures and interactive."""
+
+    groups: dict[str, FigureGroup]
+    details: list[DetailSection]
+    interactive: InteractiveParts
+
+    def panels(self) -> list[Panel]:
+        """Every picture."""
+        of_groups = [panel for group in self.groups.values() for panel in group.panels]
+        return of_groups + [section.panel for section in self.details]
+
+
+def _draw(
+    embeddings: EmbeddingSet,
+    rows: Sequence[RowResult],
+    *,
+    images: ImageSource | None,
+    history: Mapping[str, Points],
+    max_points: int,
+) -> _Drawn:
+    states = embedding_states(embeddings, rows)
+    cosines = sampled_cosines(embeddings, states)
+    changes = None if measures_activations(rows) else activation_changes(embeddings, states)
+    groups = {
+        "training": training_group(history),
+        "projection": projection_group(embeddings, states),
+        "activations": None if changes is None else activation_group(changes),
+        "cosines": cosine_group(cosines, paired=len(embeddings.pairs) > 0),
+    }
+    return _Drawn(
+        groups={name: group for name, group in groups.items() if group is not None},
+        details=detail_sections(rows),
+        interactive=interactive_parts(
+            embeddings,
+            rows,
+            states=states,
+            cosines=cosines,
+            changes=changes,
+            images=images,
+            history=history,
+            max_points=max_points,
+        ),
+    )
+
+
+def _warnings(embeddings: EmbeddingSet, rows: Sequence[RowResult]) -> list[tuple[str, str]]:
+    of_data = [("data", str(note)) for note in embeddings.provenance.get("warnings", ())]
+    return [*of_data, *((row.name, note) for row in rows for note in row.notes)]
 
 
 def _template() -> jinja2.Template:
@@ -104,6 +152,7 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["thousands"] = "{:,}".format
     return environment.from_string(source)
 
 
@@ -172,6 +221,7 @@ def _group_context(group: FigureGroup) -> dict[str, Any]:
 
 def _detail_context(section: DetailSection) -> dict[str, Any]:
     return {
+        "name": Path(section.panel.file).stem,
         "heading": section.heading,
         "explanation": section.explanation,
         "panel": _panel_context(section.panel),
@@ -182,7 +232,7 @@ def _detail_context(section: DetailSection) -> dict[str, Any]:
 
 
 def _panel_context(panel: Panel) -> dict[str, Any]:
-    return {"alt": panel.alt, "uri": data_uri("image/png", panel.png), "wide": panel.wide}
+    return {"alt": panel.alt, "uri": picture_uri(panel.png), "wide": panel.wide}
 
 
 def _examples(embeddings: EmbeddingSet, images: ImageSource | None) -> tuple[list[dict[str, str]], Panel | None]:
@@ -191,7 +241,7 @@ def _examples(embeddings: EmbeddingSet, images: ImageSource | None) -> tuple[lis
         return [], None
     shown = []
     for image_row, text_row in example_pairs(embeddings):
-        caption = "" if text_row is None else _text_name(embeddings, text_row)
+        caption = "" if text_row is None else text_name(embeddings, text_row)
         shown.append((read_image(images, image_row), caption))
     cards = [{"uri": thumbnail_uri(image), "caption": caption} for image, caption in shown]
     return cards, Panel("examples.png", png_bytes(draw_examples(shown)), "Example images with their captions")
@@ -212,12 +262,16 @@ def _retrieval(embeddings: EmbeddingSet, rows: Sequence[RowResult], images: Imag
         return {"uri": thumbnail_uri(read_image(images, row)) if images is not None else "", "text": text}
 
     def text(row: int) -> dict[str, str]:
-        return {"uri": "", "text": _text_name(embeddings, row)}
+        return {"uri": "", "text": text_name(embeddings, row)}
 
     def context(example: RetrievalExample, query: Any, answer: Any) -> dict[str, Any]:
         columns = [
-            (name, [{**answer(item.row), "cosine": f"{item.cosine:.2f}", "correct": item.correct} for item in items])
-            for name, items in example.answers
+            (
+                name,
+                rank,
+                [{**answer(item.row), "cosine": f"{item.cosine:.2f}", "correct": item.correct} for item in items],
+            )
+            for (name, items), rank in zip(example.answers, example.ranks, strict=True)
         ]
         return {"query": query(example.query), "columns": columns}
 
@@ -226,7 +280,3 @@ def _retrieval(embeddings: EmbeddingSet, rows: Sequence[RowResult], images: Imag
         "image_queries": [context(example, image, text) for example in image_queries(embeddings, compared)],
         "text_queries": [context(example, text, image) for example in text_queries(embeddings, compared)],
     }
-
-
-def _text_name(embeddings: EmbeddingSet, row: int) -> str:
-    return embeddings.captions[row] if embeddings.captions else f"text {row}"

@@ -1,16 +1,22 @@
-"""A few retrieval queries with what each row of the comparison finds for them."""
+"""A few retrieval queries, hits and misses, with what each row of the comparison finds for them.
+
+Shapes: Q queries, M items of the gallery, D embedding width.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from i0t.embeddings import EmbeddingSet
 from i0t.evaluation.results import RowResult
 from i0t.report.samples import choose_rows, top_matches, true_pairs
+
+_CANDIDATES = 200  # random queries among which hits and misses are looked for
 
 
 @dataclass(frozen=True)
@@ -29,10 +35,12 @@ class RetrievalExample:
     Attributes:
         query: The query's row in its modality.
         answers: Name of the comparison's row, and its answers, nearest first.
+        ranks: The first right answer's rank under each of these rows, from 1; ties count against it.
     """
 
     query: int
     answers: tuple[tuple[str, tuple[RetrievedItem, ...]], ...]
+    ranks: tuple[int, ...]
 
 
 def image_queries(
@@ -42,29 +50,15 @@ def image_queries(
 
     Args:
         embeddings: The set, with pairs.
-        rows: The rows of the comparison to show.
-        count: Number of queries, drawn among the images that have a true text.
+        rows: The rows of the comparison to show, one or more.
+        count: Number of queries, drawn among the images that have a true text; as far as there are as many, half of
+            them are hits of the first row and half are misses.
         k: Number of answers.
         seed: Seed of the draw.
     """
-    right = true_pairs(embeddings)
-    queries = choose_rows(right[:, 0].unique(), count, torch.Generator().manual_seed(seed)).tolist()
-    names = embeddings.captions or tuple(map(str, range(embeddings.num_texts)))
-    found = {row.name: top_matches(row.image_features[queries], row.text_features, k=k, same=names) for row in rows}
-    truths = [{names[text] for text in right[right[:, 0] == query, 1].tolist()} for query in queries]
-    return [
-        RetrievalExample(
-            query=query,
-            answers=tuple(
-                (
-                    name,
-                    tuple(RetrievedItem(text, cosine, names[text] in truths[place]) for text, cosine in answers[place]),
-                )
-                for name, answers in found.items()
-            ),
-        )
-        for place, query in enumerate(queries)
-    ]
+    names = embeddings.captions or range(embeddings.num_texts)
+    features = {row.name: (row.image_features, row.text_features) for row in rows}
+    return _examples(features, true_pairs(embeddings), names, count=count, k=k, seed=seed)
 
 
 def text_queries(
@@ -74,25 +68,78 @@ def text_queries(
 
     Args:
         embeddings: The set, with pairs.
-        rows: The rows of the comparison to show.
-        count: Number of queries, drawn among the texts that have a true image.
+        rows: The rows of the comparison to show, one or more.
+        count: Number of queries, drawn as in :func:`image_queries`.
         k: Number of answers.
         seed: Seed of the draw.
     """
-    right = true_pairs(embeddings)
-    queries = choose_rows(right[:, 1].unique(), count, torch.Generator().manual_seed(seed)).tolist()
-    found = {row.name: top_matches(row.text_features[queries], row.image_features, k=k) for row in rows}
-    truths = [set(right[right[:, 1] == query, 0].tolist()) for query in queries]
+    features = {row.name: (row.text_features, row.image_features) for row in rows}
+    right = true_pairs(embeddings).flip(1)
+    return _examples(features, right, range(embeddings.num_images), count=count, k=k, seed=seed)
+
+
+def _examples(
+    features: dict[str, tuple[Tensor, Tensor]],
+    right: Tensor,
+    names: Sequence[Hashable],
+    *,
+    count: int,
+    k: int,
+    seed: int,
+) -> list[RetrievalExample]:
+    """Examples of queries.
+
+    Args:
+        features: Name of a row to ``(N, D)`` features that ask and ``(M, D)`` that answer.
+        right: ``(R, 2)`` int64 (asking row, right answer).
+        names: M names; answers of one name count as one.
+        count: Of queries.
+        k: Answers.
+        seed: Of the draw.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    candidates = choose_rows(right[:, 0].unique(), _CANDIDATES, generator)
+    of_candidates = right[torch.isin(right[:, 0], candidates)].numpy()
+    numbers: dict[Hashable, int] = {}
+    codes = np.array([numbers.setdefault(name, len(numbers)) for name in names])
+    truths = {int(query): np.unique(codes[of_candidates[of_candidates[:, 0] == query, 1]]) for query in candidates}
+    asking, answering = next(iter(features.values()))
+    first_ranks = _ranks(asking[candidates], answering, codes, [truths[int(query)] for query in candidates])
+    queries = _hits_and_misses(candidates, torch.tensor(first_ranks), count, generator)
+    chosen = [truths[query] for query in queries]
+    found = {
+        name: top_matches(ask[queries], answer, k=k, same=codes.tolist()) for name, (ask, answer) in features.items()
+    }
+    ranks = {name: _ranks(ask[queries], answer, codes, chosen) for name, (ask, answer) in features.items()}
     return [
         RetrievalExample(
             query=query,
             answers=tuple(
-                (name, tuple(RetrievedItem(image, cosine, image in truths[place]) for image, cosine in answers[place]))
+                (name, tuple(RetrievedItem(row, cosine, codes[row] in chosen[place]) for row, cosine in answers[place]))
                 for name, answers in found.items()
             ),
+            ranks=tuple(ranks[name][place] for name in features),
         )
         for place, query in enumerate(queries)
     ]
+
+
+def _hits_and_misses(candidates: Tensor, ranks: Tensor, count: int, generator: torch.Generator) -> list[int]:
+    """Half of the count from the hits and half from the misses, or more of one kind where the other has too few."""
+    hits, misses = candidates[ranks == 1], candidates[ranks > 1]
+    num_misses = min(len(misses), max(count // 2, count - len(hits)))
+    chosen_hits = choose_rows(hits, count - num_misses, generator)
+    return [*chosen_hits.tolist(), *choose_rows(misses, num_misses, generator).tolist()]
+
+
+def _ranks(queries: Tensor, gallery: Tensor, codes: np.ndarray, truths: Sequence[np.ndarray]) -> list[int]:
+    """One more than the number of different wrong answers that are at least as near as the nearest right one."""
+    found = []
+    for cosines, truth in zip((queries.float() @ gallery.float().T).numpy(), truths, strict=True):
+        is_right = np.isin(codes, truth)
+        nearer = codes[~is_right & (cosines >= cosines[is_right].max())]
+        found.append(1 + len(np.unique(nearer)))
+    return found
 
 
 def example_pairs(embeddings: EmbeddingSet, *, count: int = 8, seed: int = 0) -> list[tuple[int, int | None]]:

@@ -193,7 +193,8 @@ def _is_interval(item: tuple[str, Any]) -> bool:
 
 def _with_rows(content: dict[str, Any]) -> dict[str, Any]:
     """The content with an entry for every row that has a number, also where the file does not describe it."""
-    named = {name.split("/")[1]: {} for name, value in content.items() if name.count("/") >= 2 and is_number(value)}
+    numbers = [name for name, value in content.items() if name.count("/") >= 2 and is_number(value)]
+    named: dict[str, dict[str, Any]] = {name.split("/")[1]: {} for name in numbers}
     return {**content, "rows": {**named, **content.get("rows", {})}}
 
 

@@ -82,3 +82,54 @@ def test_examples_pair_each_image_with_its_first_text() -> None:
         image_features=torch.eye(3), text_features=torch.eye(3), pairs=torch.empty(0, 2, dtype=torch.int64)
     )
     assert example_pairs(unpaired, count=2) == [(image, None) for image, _ in example_pairs(unpaired, count=2)]
+
+
+def first_true_rank(cosines: list[float], names: list[str], true_names: set[str]) -> int:
+    """By going through the gallery, nearest first; an equally near wrong answer comes before a right one."""
+    order = sorted(range(len(names)), key=lambda item: (-cosines[item], names[item] in true_names))
+    passed: set[str] = set()
+    for item in order:
+        if names[item] in true_names:
+            return len(passed) + 1
+        passed.add(names[item])
+    raise AssertionError("no true answer")
+
+
+def test_the_first_true_match_is_at_the_rank_that_is_named() -> None:
+    captions = tuple(f"caption {text % 7}" for text in range(20))
+    embeddings = make_set(captions)
+    row = make_row(embeddings, "none")
+    cosines = row.image_features.float() @ row.text_features.float().T
+    found = set()
+    for example in image_queries(embeddings, [row], count=10):
+        truths = {captions[2 * example.query], captions[2 * example.query + 1]}
+        assert example.ranks == (first_true_rank(cosines[example.query].tolist(), list(captions), truths),)
+        found.add(example.ranks[0])
+    assert len(found) > 2
+    images = [f"image {row}" for row in range(10)]
+    for example in text_queries(embeddings, [row], count=20):
+        expected = first_true_rank(cosines[:, example.query].tolist(), images, {images[example.query // 2]})
+        assert example.ranks == (expected,)
+
+
+def test_a_tie_counts_against_the_true_match() -> None:
+    image = torch.eye(4)[[0, 1]]
+    embeddings = EmbeddingSet.from_index(image, torch.eye(4)[[0, 0, 1]], torch.tensor([0, 1, 1]))
+    example = next(e for e in image_queries(embeddings, [make_row(embeddings, "none")], count=2) if e.query == 0)
+    assert example.ranks == (2,)
+
+
+def test_half_of_the_queries_are_misses_of_the_first_row_where_there_are_enough() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(60, 8, generator=generator)
+    texts = hidden.clone()
+    texts[:30] = texts[:30].flip(0)  # the first thirty are paired with each other's texts
+    embeddings = EmbeddingSet.from_index(hidden, texts, torch.arange(60))
+    examples = image_queries(embeddings, [make_row(embeddings, "none")], count=6)
+    assert [example.ranks[0] == 1 for example in examples] == [True, True, True, False, False, False]
+    assert all(example.query < 30 for example in examples[3:])
+    assert all(
+        (answers[0].correct) == (example.ranks[0] == 1) for example in examples for _, answers in example.answers
+    )
+    all_right = EmbeddingSet.from_index(hidden, hidden, torch.arange(60))
+    assert [e.ranks for e in text_queries(all_right, [make_row(all_right, "none")], count=6)] == [(1,)] * 6
