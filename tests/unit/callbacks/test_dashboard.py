@@ -52,7 +52,7 @@ def feed(callback, trainer, images):
     images = torch.tensor(list(images))
     texts = torch.stack([2 * images + 1, 2 * images], dim=1).flatten()
     batch = Batch(images, texts, torch.arange(len(images)).repeat_interleave(2), images, texts)
-    outputs = (FEATURES[images], FEATURES[NUM_IMAGES + texts])
+    outputs = {"image_features": FEATURES[images], "text_features": FEATURES[NUM_IMAGES + texts]}
     callback.on_validation_batch_end(trainer, None, outputs, batch, 0)
 
 
