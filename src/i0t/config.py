@@ -62,6 +62,7 @@ class TrainConfig:
     evaluation: Any = MISSING
     paths: Any = MISSING
     report: bool = True
+    report_points: int = 1000
     split: str = "test"
     ckpt_path: str | None = None
     needs_ckpt_path: bool = False
@@ -92,6 +93,7 @@ class EvalConfig:
     evaluation: Any = MISSING
     paths: Any = MISSING
     report: bool = True
+    report_points: int = 1000
     skip_finished: bool = False
     model_tag: str | None = None  # architecture and weights in one key, for sweeps over models: ViT-B-32/openai
     logger: Any = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Choices that come with a package of their own.
 _BRINGING = {
-    "hydra/launcher/joblib": "hydra-joblib-launcher",
+    "hydra/launcher/joblib": "i0t[sweeps]",
     "hydra/launcher/ray": "hydra-ray-launcher",
     "hydra/launcher/submitit_local": "i0t[slurm]",
     "hydra/launcher/submitit_slurm": "i0t[slurm]",

@@ -10,6 +10,7 @@ number that all nodes share: so each rank asks under a name that nobody had befo
 
 from __future__ import annotations
 
+import datetime
 import os
 import secrets
 import socket
@@ -49,7 +50,7 @@ def meet_apart_from_earlier_attempts() -> None:
     from torch.distributed import TCPStore  # only here, for it takes a second
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = TCPStore(address, port, is_master=False)
+    store = TCPStore(address, port, is_master=False, timeout=datetime.timedelta(seconds=_WAIT_SECONDS))
     found = agree(store, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), str(_free_port()))
     # MASTER_ADDR is the first rank's machine; at this port of it, no agent serves.
     os.environ |= {"MASTER_PORT": found, "TORCHELASTIC_USE_AGENT_STORE": str(False)}

@@ -49,11 +49,11 @@ class Killed(pl.Callback):
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-def train(cwd, *arguments, code=0, **more):
-    """Runs ``train.py`` to its end; returns what it printed. A variable that is ``None`` is taken away."""
+def train(cwd, *arguments, code=0, script="train.py", **more):
+    """Runs a script of ours to its end; returns what it printed. A variable that is ``None`` is taken away."""
     cwd.mkdir(exist_ok=True)
     done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *arguments],
+        [sys.executable, str(ROOT / script), *arguments],
         cwd=cwd,
         env={key: value for key, value in (os.environ | {"OMP_NUM_THREADS": "1"} | more).items() if value is not None},
         capture_output=True,
@@ -214,6 +214,46 @@ def test_processes_share_the_cores_and_one_that_is_killed_is_one_failed_job(tmp_
     assert "finished before" not in in_one
     (alone,) = table(tmp_path / "one" / "outputs" / "mad_grid")
     assert float(alone["test/none/gap/rmg"]) == pytest.approx(float(rows[0]["test/none/gap/rmg"]), abs=1e-4)
+
+
+def test_hydras_own_launcher_of_processes_shares_the_cores_too(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs `pip install 'i0t[sweeps]'`")
+    (tmp_path / "own" / "callbacks").mkdir(parents=True)
+    (tmp_path / "own" / "callbacks" / "killed.yaml").write_text(
+        "killed:\n  _target_: killed.Killed\n  seed: 0\n  folder: ${paths.output_dir}\n"
+    )
+    (tmp_path / "killed.py").write_text(SELF)
+    arguments = ("-m", "--config-dir", "own", "sweep=mad_grid", *SMALL, "callbacks=[default,killed]", "loss=clip",
+                 "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")  # fmt: skip
+    plain = {"OMP_NUM_THREADS": None, "I0T_NUM_WORKERS": None, "I0T_NUM_THREADS": None}
+    train(tmp_path, *arguments, PYTHONPATH=str(tmp_path), **plain)
+    rows = table(tmp_path / "outputs" / "mad_grid")
+    assert [row["status"] for row in rows] == ["finished"] * 2
+    shares = [json.loads((tmp_path / "outputs" / "mad_grid" / row["job"] / "share.json").read_text()) for row in rows]
+    assert [share["threads"] for share in shares] == [max(1, len(os.sched_getaffinity(0)) // 2)] * 2
+
+
+def test_an_evaluation_searches_too(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(60, 8))
+    np.savez(tmp_path / "pairs.npz", image=rows + 1, text=rows - 1, text_image_index=np.arange(60))
+    said = train(
+        *(tmp_path, "-m", "hydra/sweeper=study", "data=embeddings", f"data.path={tmp_path / 'pairs.npz'}"),
+        *("gap_reducer=posthoc", "gap_reducer.fit_split=test", "gap_reducer.strength=interval(0,1.5)"),
+        *("evaluation=gap", "evaluation.gap.num_resamples=10", "compare=baseline", "report=false"),
+        *("hydra.sweeper.minimize=[test/posthoc/gap/centroid_distance]", "hydra.sweeper.n_trials=4"),
+        "hydra.sweep.dir=outputs/strength",
+        script="eval.py",
+    )
+    assert "search: 4 of 4 trials, 0 of them failed" in said
+    (best,) = yaml.safe_load((tmp_path / "outputs" / "strength" / "best.yaml").read_text())
+    distances = {
+        float(row["gap_reducer.strength"]): float(row["test/posthoc/gap/centroid_distance"])
+        for row in table(tmp_path / "outputs" / "strength")
+    }
+    assert len(distances) == 4
+    assert best["overrides"]["gap_reducer.strength"] == min(distances, key=distances.get)
+    # The distance falls towards strength 1, where the means are subtracted whole.
+    assert min(distances, key=distances.get) == min(distances, key=lambda strength: abs(strength - 1))
 
 
 def test_the_command_of_wandbs_agent_runs(tmp_path, monkeypatch):

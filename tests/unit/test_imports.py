@@ -29,7 +29,7 @@ ALLOWED = {
     "encode": {"data", "embeddings", "features", "models"},
     "analysis": {"embeddings", "metrics"},
     "evaluation": {"analysis", "embeddings", "gap_reducers", "judgements", "metrics"},
-    "report": {"analysis", "command_line", "embeddings", "evaluation", "metrics"},
+    "report": {"analysis", "command_line", "embeddings", "evaluation", "metrics", "progress"},
     "command_line": set(),
     "progress": set(),
     "paper": {"command_line", "report"},

@@ -33,7 +33,13 @@ def shows_progress(cfg: DictConfig) -> bool:
 
 
 def build_evaluations(cfg: DictConfig) -> dict[str, Evaluation]:
-    """The run's evaluations, by the prefix of their numbers."""
+    """The run's evaluations, by the prefix of their numbers.
+
+    Raises:
+        ConfigError: If one of them, or the report, is set to what cannot be.
+    """
+    if cfg.report_points < 2:
+        raise ConfigError(f"report_points={cfg.report_points} must be at least 2; report=false writes no page")
     return {str(name): instantiate(node) for name, node in cfg.evaluation.items()}
 
 
@@ -156,9 +162,7 @@ def write(
         _write_table(run_dir / "differences", DifferenceTable(differences))
     if cfg.report:
         with working("drawing report.html", shown=shows_progress(cfg)):
-            _write_report(
-                run_dir, f"{cfg.name}: {split} split", rows, embeddings, images, history, prompts, environment
-            )
+            _write_report(cfg, split, rows, embeddings, images, history, prompts, environment)
     if history:
         runs.write_json(run_dir / runs.HISTORY_FILE, history)
     about = _about(split, rows, differences, embeddings, environment) | {"model": dict(model)}
@@ -194,8 +198,8 @@ def model_facts(node: Any, trained: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _write_report(
-    run_dir: Path,
-    title: str,
+    cfg: DictConfig,
+    split: str,
     rows: list[RowResult],
     embeddings: EmbeddingSet,
     images: Callable[[int], np.ndarray] | None,
@@ -205,9 +209,10 @@ def _write_report(
 ) -> None:
     from i0t.report.page import write_report  # the numbers are on the screen before the figures' library is loaded
 
+    run_dir = Path(cfg.paths.output_dir)
     write_report(
         run_dir / "report.html",
-        title=title,
+        title=f"{cfg.name}: {split} split",
         rows=rows,
         embeddings=embeddings,
         images=images,
@@ -215,6 +220,7 @@ def _write_report(
         config_yaml=(run_dir / runs.CONFIG_FILE).read_text(encoding="utf-8"),
         notes=notes,
         environment=environment,
+        max_points=cfg.report_points,
     )
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from i0t.command_line import Parser, one_line_errors, say
+from i0t.progress import counted
 
 PROG = "i0t-report"
 DEFAULT_OUTPUT = "i0t_report"
-_BAR_FROM = 20  # runs; fewer are read before a bar could be looked at
 EPILOG = """examples:
   i0t-report outputs/mad/multirun_2025-01-31_12-00-00    into that folder
   i0t-report outputs/mad                                 all runs and multiruns below it
@@ -62,7 +62,7 @@ def _run(folders: Sequence[Path], output: Path | None, title: str | None) -> Non
         output = output_of(folders)
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output {output} is a file; name a folder")
-    jobs = read_runs(found, watched=_with_bar)
+    jobs = read_runs(found, watched=lambda runs: counted(runs, "reading runs"))
     for job in jobs:
         if job.status == DAMAGED:
             _note(f"{job.folder}: {job.reason}")
@@ -94,16 +94,6 @@ def output_of(folders: Sequence[Path]) -> Path:
     from i0t.report.sweep_jobs import is_run
 
     return folders[0] if len(folders) == 1 and not is_run(folders[0]) else Path(DEFAULT_OUTPUT)
-
-
-def _with_bar(runs: list[Path]) -> Iterable[Path]:
-    """The runs, with a bar on a terminal while they are read."""
-    if len(runs) < _BAR_FROM or not sys.stderr.isatty():
-        return runs
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(runs, description="reading runs", console=Console(stderr=True), transient=True)
 
 
 def _note(text: str) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from i0t.report.imbalance_bias import bias_claims
 from i0t.report.imbalance_claims import MULTIPLICITY, Claim, judge
@@ -27,6 +24,7 @@ from i0t.report.imbalance_tables import (
 )
 from i0t.report.imbalance_trends import FIRST_K, OUTSIDE, trend_claims
 from i0t.report.panel import Panel
+from i0t.report.templates import html_template
 from i0t.report.thumbnails import data_uri
 from i0t.report.whole_files import write_whole
 
@@ -96,11 +94,7 @@ def claims_of(jobs: Sequence[ImbalanceJob]) -> list[Claim]:
 
 def render_page(study: Study, panels: Sequence[Panel]) -> str:
     """The page as HTML that needs no network and no other file."""
-    source = resources.files("i0t.report").joinpath("imbalance_page.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(source).render(
+    return html_template("imbalance_page.html.j2").render(
         summary=_summary(study.jobs),
         trend_sentence=_trend_sentence(study.jobs),
         claims=study.claims,

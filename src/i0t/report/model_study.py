@@ -12,11 +12,8 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from i0t.report.jobs import read_jobs, unfinished_jobs
 from i0t.report.model_correlations import (
@@ -38,6 +35,7 @@ from i0t.report.model_points import MIN_RECALL, StudiedModel, data_sets, studied
 from i0t.report.model_tables import METHOD, Section, csv_lines, model_table, sections
 from i0t.report.style import png_bytes
 from i0t.report.table_formats import markdown_table
+from i0t.report.templates import html_template
 from i0t.report.thumbnails import data_uri
 from i0t.report.whole_files import write_whole
 
@@ -180,12 +178,8 @@ def _markdown(models: Sequence[StudiedModel], parts: Sequence[Section], missing:
 def _page(
     models: Sequence[StudiedModel], parts: Sequence[Section], missing: Sequence[str], figures: Mapping[str, bytes]
 ) -> str:
-    source = resources.files("i0t.report").joinpath("model_page.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     header, lines = model_table(models)
-    return environment.from_string(source).render(
+    return html_template("model_page.html.j2").render(
         title=TITLE,
         summary=_summary(models, missing),
         method=METHOD,

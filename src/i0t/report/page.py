@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from i0t.embeddings import EmbeddingSet
 from i0t.evaluation.compare import compare_rows, protocols_of
@@ -33,6 +30,7 @@ from i0t.report.interactive_points import text_name
 from i0t.report.retrieval_examples import RetrievalExample, example_pairs, image_queries, text_queries
 from i0t.report.style import png_bytes
 from i0t.report.table import ResultTable, describe_protocol, format_interval, format_number
+from i0t.report.templates import html_template
 from i0t.report.thumbnails import ImageSource, picture_uri, read_image, thumbnail_uri
 from i0t.report.whole_files import write_whole
 
@@ -72,7 +70,7 @@ def write_report(
     """
     drawn = _draw(embeddings, rows, images=images, history=history, max_points=max_points)
     examples, example_panel = _examples(embeddings, images)
-    html = _template().render(
+    html = html_template("page.html.j2").render(
         title=title,
         summary=_summary(embeddings),
         table=_table_context(rows),
@@ -144,16 +142,6 @@ def _draw(
 def _warnings(embeddings: EmbeddingSet, rows: Sequence[RowResult]) -> list[tuple[str, str]]:
     of_data = [("data", str(note)) for note in embeddings.provenance.get("warnings", ())]
     return [*of_data, *((row.name, note) for row in rows for note in row.notes)]
-
-
-def _template() -> jinja2.Template:
-    source = resources.files("i0t.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    # Captions and row names are the user's text: escaping is on for everything, whatever the template's file name.
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["thousands"] = "{:,}".format
-    return environment.from_string(source)
 
 
 def _summary(embeddings: EmbeddingSet) -> str:

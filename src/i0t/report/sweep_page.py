@@ -7,8 +7,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-
 from i0t.report.bokeh_page import DARK_COLORS, embed_figures
 from i0t.report.sweep_data import Number, Sweep, goal_text, link_of, rounded, script_data, sweep_of
 from i0t.report.sweep_figures import SERIES, parallel_figure, scatter_figure
@@ -17,6 +15,7 @@ from i0t.report.sweep_jobs import FINISHED, SweepJob
 from i0t.report.sweep_lines import TRANSDUCTIVE, SweepLine
 from i0t.report.sweep_seeds import SeedSummary
 from i0t.report.table import MISSING
+from i0t.report.templates import html_template
 
 # Stands in the page's head; by it, the page is known as one that may be written anew.
 GENERATOR = "i0t: report over jobs"
@@ -44,7 +43,7 @@ def render_sweep_page(
         figures["parallel"] = parallel_figure()
     scripts = [resources.files("i0t.report").joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS]
     embedded = embed_figures(figures, data={"sweep": script_data(sweep, folder)}, scripts=scripts)
-    return _template().render(
+    return html_template("sweep_page.html.j2").render(
         title=title,
         generator=GENERATOR,
         embedded=embedded,
@@ -64,15 +63,6 @@ def render_sweep_page(
         goal_text=goal_text,
         missing=MISSING,
     )
-
-
-def _template() -> jinja2.Template:
-    source = resources.files("i0t.report").joinpath("sweep_page.html.j2").read_text(encoding="utf-8")
-    # Overrides and errors are anybody's text: escaping is on for everything, whatever the template's file name.
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(source)
 
 
 def _status_counts(jobs: Sequence[SweepJob]) -> str:
