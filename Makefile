@@ -20,8 +20,8 @@ install: $(STAMP)  ## make .venv and install i0t with its development tools
 train: $(STAMP)  ## the main job: train CLIP on MAD, see the modality gap, close it
 	$(BIN)/python train.py
 
-test: $(STAMP)  ## the whole suite, offline
-	$(BIN)/python -m pytest -m ''
+test: $(STAMP)  ## the whole suite, offline, two files at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '' -n 2 --dist loadfile --durations 40
 
 test-quick: $(STAMP)  ## what bare pytest runs
 	$(BIN)/python -m pytest

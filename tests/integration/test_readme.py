@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # What makes a command small. `make` only shows what it would run: CI runs `make test`, and the slow suite the
 # default `python train.py`.
-SMALL = ["debug=tiny", "report=false"]
+SMALL = ["debug=tiny", "report=false", "logger=csv"]
 SMALL_TOWERS = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
