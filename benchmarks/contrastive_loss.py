@@ -118,7 +118,6 @@ def measure_times(num: int, options: argparse.Namespace) -> list[Entry]:
 
 def measure_memory(num: int, options: argparse.Namespace) -> Entry:
     """Peak memory of a step in float32."""
-    # What the system reclaims from a process and it loads again counts as grown: tens of MiB, now and then.
     rounds = options.rounds if num < _LONG_STEPS_FROM else 1
     grown = {
         name: [measure.peak_growth(prepare, name, num, options.dim, options.threads).mib for _ in range(rounds)]

@@ -27,7 +27,8 @@ def page(open_page, folder):
 
 
 def ready(page):
-    page.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+    # Not wait_for_function: it asks again by evaluating a text inside the page, which the page's policy forbids.
+    page.locator("html[data-ready=yes]").wait_for(state="attached")
     return page
 
 
@@ -160,34 +161,44 @@ def test_colours_are_of_what_the_reader_chooses(page):
     assert counts == [18, 15 + 0, 15, 18, 18, 0], "jobs 7 (cyclip) and 19 (cloob) failed"
 
 
-# A machine without a desktop may have no clipboard, so what the page hands to the browser is what counts.
-CLIPBOARD = "Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (text) => { %s }}})"
+def said_after_copying(page):
+    page.get_by_role("button", name="Copy").click()
+    page.locator("#copied:not(:empty)").wait_for(state="attached")
+    return page.locator("#copied").text_content()
 
 
 def test_the_command_of_the_best_job_is_copied(page, folder):
     points = {key: own for key, own in points_of(folder).items() if key[1] != "posthoc_test"}
-    page.evaluate(CLIPBOARD % "window.copied = text")
     page.select_option("#best-number", label="RMG")
     job, row = min(points, key=lambda key: points[key]["gap/rmg"])
     assert f"Job {job}, row {row}: RMG " in page.locator("#best-said").text_content()
-    page.get_by_role("button", name="Copy").click()
-    page.wait_for_function("document.getElementById('copied').textContent !== ''")
-    assert page.locator("#copied").text_content() == "Copied."
-    words = shlex.split(page.evaluate("window.copied"))
+    assert said_after_copying(page) == "Copied."
+    page.locator("#filter-words").fill("")
+    page.locator("#filter-words").focus()
+    page.keyboard.press("Control+V")
+    words = shlex.split(page.locator("#filter-words").input_value())
     assert words[:2] == ["python", "train.py"]
     assert words[-1] == "+note='<b>5 > 4</b>'"
     overrides = (folder / job / ".hydra" / "overrides.yaml").read_text()
     assert all(word.split("=")[1] in overrides for word in words[2:5])
+    page.locator("#filter-words").fill("")
     page.select_option("#best-group", label="mad test, transductive")
     assert "row posthoc_test: RMG " in page.locator("#best-said").text_content()
 
 
-def test_a_browser_that_refuses_the_clipboard_has_the_command_selected(page):
-    page.evaluate(CLIPBOARD % "throw new Error('refused')")
-    page.get_by_role("button", name="Copy").click()
-    page.wait_for_function("document.getElementById('copied').textContent !== ''")
-    assert page.locator("#copied").text_content() in ("Copied.", "Selected: copy it with the keyboard.")
-    assert page.evaluate("getSelection().toString()") == page.locator("#best-command").text_content()
+@pytest.mark.parametrize(
+    ("second_way", "said"), [("true", "Copied."), ("false", "Selected: copy it with the keyboard.")]
+)
+def test_a_browser_that_refuses_the_clipboard_has_the_command_selected(page, second_way, said):
+    page.evaluate(
+        f"""() => {{
+          const refuse = async () => {{ throw new Error("refused"); }};
+          Object.defineProperty(navigator, "clipboard", {{value: {{writeText: refuse}}}});
+          document.execCommand = () => {second_way};
+        }}"""
+    )
+    assert said_after_copying(page) == said
+    assert page.evaluate("() => getSelection().toString()") == page.locator("#best-command").text_content()
 
 
 def test_a_point_shows_its_job_with_markup_as_text(page):

@@ -169,7 +169,7 @@ def step_of(folder):
 A_VALUE = "a marked value (HYDRA_FULL_ERROR=1 shows where)"
 
 
-# Either launcher has a rank that is killed, one with an error, and one or two of the rest.
+# Either launcher has a rank that is killed, one with an error, and one of the rest.
 @pytest.mark.parametrize(
     ("launch", "kind", "on_rank", "line"),
     [

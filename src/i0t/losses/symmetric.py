@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import product
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -72,15 +73,22 @@ class SymmetricContrastive:
         """For logits that are not kept; never allocated where all are."""
         return self.image.new_empty(self.tile_elements)
 
-    def _logits(self, rows: slice, columns: slice, *, keep: bool) -> Tensor:
+    @cached_property
+    def _keeping(self) -> Tensor:
+        """For logits that are kept: one piece, which the system has back at once, where freed tiles stay scattered."""
+        tiles = ceil(len(self.image) / self.sizes.side) ** 2
+        return self.image.new_empty(min(self.sizes.num_kept, tiles), self.tile_elements)
+
+    def _logits(self, number: int, rows: slice, columns: slice, *, keep: bool) -> Tensor:
         left, right = (self.image[rows] * self.scale).to(self.operand), self.text_low[columns].T
-        if keep or self.operand != self.image.dtype:  # halves are multiplied into a new tensor
+        if self.operand != self.image.dtype:  # halves are multiplied into a new tensor
             return multiply(left, right, self.image.dtype)
-        return torch.mm(left, right, out=_tile(self._passing, rows, columns))
+        memory = self._keeping[number] if keep else self._passing
+        return torch.mm(left, right, out=_tile(memory, rows, columns))
 
     def _observe(self, number: int, rows: slice, columns: slice, *, keep: bool) -> None:
         """Running maxima and sums."""
-        logits = self._logits(rows, columns, keep=keep)
+        logits = self._logits(number, rows, columns, keep=keep)
         if keep:
             self.kept[number] = logits
         if rows == columns:
@@ -93,7 +101,7 @@ class SymmetricContrastive:
         """GAIN times the derivative of the sum by a tile's logits, but for the targets."""
         logits = self.kept.pop(number, None)
         if logits is None:
-            logits = self._logits(rows, columns, keep=False)
+            logits = self._logits(number, rows, columns, keep=False)
         weights = shifted_exp(logits, self.row_peak[rows, None], _tile(self.scratch, rows, columns))
         weights.mul_(GAIN / self.row_total[rows, None])
         by_column = shifted_exp(logits, self.column_peak[columns], logits)

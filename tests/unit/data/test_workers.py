@@ -81,7 +81,7 @@ def test_a_worker_ends_when_its_parent_says_so(tmp_path):
     assert worker.exitcode == 0, loader
 
 
-# In a process of its own: there, nothing that another test has imported or started is inherited by the worker.
+# In a process of its own, as in a run.
 SURVIVES = """
 import subprocess, sys
 from pathlib import Path
